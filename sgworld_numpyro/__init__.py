@@ -1,0 +1,48 @@
+"""Stochastic-gradient MCMC for NumPyro, with minibatching as a first-class choice.
+
+``MCMC(SGWORLD(model, step_size=h), ...)`` samples the posterior of an ordinary NumPyro model, with its
+``plate(..., subsample_size=B)``, from minibatches.
+"""
+
+from sgworld_numpyro.divergence import DivergenceWarning
+from sgworld_numpyro.integrators import EulerMaruyama, LeimkuhlerMatthews
+from sgworld_numpyro.kernel import SGD, SGLD, SGWORLD, SGState, StochasticGradientKernel
+from sgworld_numpyro.schedules import welling_teh
+from sgworld_numpyro.subsampling import (
+    BatchReshuffle,
+    Cyclic,
+    FullBatch,
+    IndependentBatches,
+    Plate,
+    RandomReshuffle,
+    ShuffleOnce,
+    SubsamplingScheme,
+    SymmetricReshuffle,
+    WithReplacement,
+)
+from sgworld_numpyro.validation import ModelError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "SGLD",
+    "SGWORLD",
+    "BatchReshuffle",
+    "Cyclic",
+    "DivergenceWarning",
+    "EulerMaruyama",
+    "FullBatch",
+    "IndependentBatches",
+    "LeimkuhlerMatthews",
+    "ModelError",
+    "Plate",
+    "RandomReshuffle",
+    "SGState",
+    "ShuffleOnce",
+    "StochasticGradientKernel",
+    "SubsamplingScheme",
+    "SymmetricReshuffle",
+    "WithReplacement",
+    "welling_teh",
+]

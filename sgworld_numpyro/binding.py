@@ -1,0 +1,130 @@
+"""A kernel bound to the arguments of one run: what is found out about them once, and the data it holds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.util import find_valid_initial_params, unconstrain_fn
+
+from sgworld_numpyro.engine import Engine
+from sgworld_numpyro.handlers import as_jax_array, is_numeric_array
+from sgworld_numpyro.held_data import HeldData, holdable, is_traced, warn_if_baked
+from sgworld_numpyro.subsampling import ContiguousScheme
+from sgworld_numpyro.target import Arguments, Slot
+
+
+class Binding:
+    """An engine and the arguments that it runs on.
+
+    Args:
+        engine: what advances the chain.
+        arguments: the model's arguments.
+        hold: whether large arrays can be held; not under ``pmap``, which does not know ``Ref``.
+    """
+
+    def __init__(self, engine: Engine, arguments: Arguments, hold: bool):
+        self.engine = engine
+        self.arguments = arguments
+        self.hold = hold
+        self._data = HeldData()
+        self._cached: dict[Any, Callable] = {}
+        if not engine.target.abstract:
+            warn_if_baked(arguments.leaves, "The model looks at its data's values: compute them outside")
+        elif not hold:
+            warn_if_baked(arguments.leaves, "Run the chains with chain_method='vectorized'")
+        if hold:
+            self._hold()
+
+    def _hold(self):
+        target, scheme = self.engine.target, self.engine.subsampling
+        for slot in target.slots if isinstance(scheme, ContiguousScheme) else ():
+            leaf = self.arguments.leaves[slot.leaf]
+            plate = target.plate(slot.plate)
+            # A pool of batches that repeats the data many times is gathered instead.
+            if not is_traced(leaf) and scheme.period(plate) * plate.batch_size <= 2 * plate.size:
+                order = np.asarray(scheme.layout(plate))
+                self._data.hold((id(leaf), slot), np.take(np.asarray(leaf), order, slot.axis))
+        for leaf in self.arguments.leaves:
+            if target.abstract and holdable(leaf):
+                self._data.hold(id(leaf), leaf)
+
+    def fits(self, arguments: Arguments) -> bool:
+        """Whether arguments are the same but for the values of their arrays."""
+        return signature(arguments) == signature(self.arguments)
+
+    def is_of(self, arguments: Arguments) -> bool:
+        """Whether arguments are the very same objects."""
+        mine, theirs = self.arguments.leaves, arguments.leaves
+        return self.fits(arguments) and all(a is b for a, b in zip(mine, theirs, strict=True))
+
+    def read(self, arguments: Arguments) -> tuple[Arguments, dict[Slot, Array]]:
+        """Arguments with held arrays in place, and the reordered arrays of a contiguous scheme.
+
+        To be called inside the compiled function that uses them.
+        """
+        arrays = {}
+        for number in arguments.arrays:
+            leaf = arguments.leaves[number]
+            held = self._data.read(id(leaf))
+            arrays[number] = as_jax_array(leaf) if held is None else held
+        reordered = {
+            slot: array
+            for slot in self.engine.target.slots
+            if (array := self._data.read((id(arguments.leaves[slot.leaf]), slot))) is not None
+        }
+        return arguments.with_arrays(arrays), reordered
+
+    def compiled(self, name: str, function: Callable, arguments: Arguments) -> Callable:
+        """``function(arguments, *inputs)`` on these arguments, compiled once if they are those of the binding."""
+
+        def on_arguments(*inputs):
+            return function(self.read(arguments)[0], *inputs)
+
+        if not self.is_of(arguments):
+            return on_arguments
+        if name not in self._cached:
+            self._cached[name] = jax.jit(on_arguments)
+        return self._cached[name]
+
+
+def signature(arguments: Arguments) -> tuple:
+    """What two sets of arguments must share to be traced alike."""
+
+    def of(leaf):
+        if is_numeric_array(leaf):
+            return leaf.shape, str(leaf.dtype)
+        return leaf if leaf.__hash__ is not None else id(leaf)
+
+    return arguments.treedef, tuple(of(leaf) for leaf in arguments.leaves)
+
+
+def initial_values(engine: Engine, init_strategy: Callable, arguments: Arguments, key: Array, given):
+    """Unconstrained initial values by site, and whether potential and gradient are finite there.
+
+    Args:
+        engine: whose target is to be initialised.
+        init_strategy: one of NumPyro's.
+        arguments: the model's arguments.
+        key: one key, or one a chain.
+        given: values to use as they are, some or all sites; chains along the first axis if there are several
+            keys. Unconstrained, but constrained if they come from an enclosing ``Gibbs``.
+    """
+    target = engine.target
+    args, kwargs = arguments.unflatten()
+    model = target.at(arguments, target.first_rows())
+    if given and GIBBS_SITES_KWARG in kwargs:
+        given = unconstrain_fn(model, args, kwargs, given)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), target.prototype)
+    (values, _, _), valid = find_valid_initial_params(
+        key,
+        model,
+        init_strategy=init_strategy,
+        model_args=args,
+        model_kwargs=kwargs,
+        prototype_params=zeros,
+    )
+    values = {**values, **(given or {})}
+    return {name: values[name].astype(leaf.dtype) for name, leaf in target.prototype.items()}, valid

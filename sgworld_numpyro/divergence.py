@@ -1,0 +1,52 @@
+"""Saying at once that a chain has diverged, and what step size would not have."""
+
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from numpyro.util import fori_collect
+
+
+class DivergenceWarning(UserWarning):
+    """A chain left for infinity; every draw from there on is NaN or meaningless."""
+
+
+def warn_of_divergence(diverged, sample, step_size, largest) -> None:
+    """Warn, if ``diverged``, that a chain did so at a sample, and name the largest stable step size if known."""
+    if not diverged:
+        return
+    step_size, largest = float(step_size), float(largest)
+    known = 0 < largest < float("inf")
+    stable = f" The largest stable step size there is about {largest:.2g}." if known else ""
+    advice = min(step_size, largest) / 4 if known else step_size / 10
+    warnings.warn(
+        f"The chain diverged in sample {int(sample)} at step_size={step_size:.3g}; its draws are not finite from "
+        f"there on.{stable} Run again with a smaller step, for instance step_size={advice:.1g}.",
+        DivergenceWarning,
+        stacklevel=2,
+    )
+
+
+def report_from_device(diverged, sample, step_size, estimate) -> None:
+    """Warn from inside a compiled function; ``estimate()`` is run only where a chain has diverged.
+
+    This takes the compiled function off JAX's fast path, at 70 µs a call.
+    """
+
+    def report():
+        jax.debug.callback(warn_of_divergence, diverged, sample, step_size, estimate())
+
+    lax.cond(jnp.any(diverged), report, lambda: None)
+
+
+def progress_bar_reports() -> bool:
+    """Whether the compilation under way is for a loop that shows ``get_diagnostics_str`` after every sample.
+
+    NumPyro tells its kernels nothing of the progress bar, so this looks up the stack for its loop.
+    """
+    frame = sys._getframe()
+    while frame is not None and frame.f_code is not fori_collect.__code__:
+        frame = frame.f_back
+    return frame is not None and bool(frame.f_locals["progbar"]) and frame.f_locals["num_chains"] == 1

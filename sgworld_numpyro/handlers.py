@@ -1,0 +1,124 @@
+"""Effect handlers that decide which rows a model's subsampled plates take."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.primitives import _PYRO_STACK, Messenger, plate
+
+
+class at_rows(Messenger):
+    """Run a model on given rows of its subsampled plates.
+
+    Args:
+        fn: the model.
+        rows: for each plate name, the row numbers, of shape (batch,).
+        batches: for an array passed straight to ``numpyro.subsample`` (by ``id``), the rows already taken.
+    """
+
+    def __init__(self, fn: Callable, rows: Mapping[str, Any], batches: Mapping[int, Any] | None = None):
+        self.rows = rows
+        self.batches = {} if batches is None else batches
+        super().__init__(fn)
+
+    def process_message(self, msg):
+        if msg["type"] == "plate" and msg["name"] in self.rows:
+            rows = self.rows[msg["name"]]
+            size, subsample_size = msg["args"]
+            msg["value"] = rows
+            # Declares what was taken, so that NumPyro does not compare it with the model's subsample_size.
+            msg["args"] = (size, None if subsample_size is None else rows.shape[0])
+        elif msg["type"] == "prng_key" and msg["value"] is None:
+            # Modules draw initial parameters at every call; priors replace them.
+            msg["value"] = jax.random.key(0)
+
+    def postprocess_message(self, msg):
+        if msg["type"] == "subsample" and id(msg["value"]) in self.batches:
+            msg["value"] = self.batches[id(msg["value"])]
+            msg["kwargs"]["event_dim"] = None  # the enclosing plates must not take rows of it again
+
+
+class record_plates(Messenger):
+    """Record the subsampled plates, those inside control flow, and which arrays go through ``subsample``."""
+
+    def __init__(self, fn: Callable):
+        self.plates: dict[str, tuple[int, int]] = {}
+        self.hidden: dict[str, tuple[int, int]] = {}
+        self.subsampled: list[tuple[int, int, str]] = []
+        self._inside_control_flow = False
+        super().__init__(fn)
+
+    def process_message(self, msg):
+        if msg["type"] == "plate" and msg["args"][1] is not None:
+            found = self.hidden if self._inside_control_flow else self.plates
+            found[msg["name"]] = msg["args"]
+            if msg["value"] is None:  # any rows will do here, and none is valid if there are too few
+                msg["value"] = jnp.zeros(msg["args"][1], jnp.int32)
+        elif msg["type"] == "control_flow":
+            functions = (partial(self._watched, f) if callable(f) else f for f in msg["args"])
+            msg["args"] = tuple(functions)
+
+    def _watched(self, function, *args):
+        self._inside_control_flow = True
+        try:
+            with self:
+                return function(*args)
+        finally:
+            self._inside_control_flow = False
+
+    def postprocess_message(self, msg):
+        if msg["type"] == "subsample" and not self._inside_control_flow:
+            array, event_dim = msg["value"], msg["kwargs"]["event_dim"]
+            shape = jnp.shape(array)
+            for frame in (handler for handler in _PYRO_STACK if isinstance(handler, plate)):
+                axis = frame.dim - event_dim
+                if frame.name in self.plates and len(shape) >= -axis and shape[axis] == frame.size:
+                    self.subsampled.append((id(array), axis, frame.name))
+
+
+class full_data(Messenger):
+    """Run a model with every plate at all its rows, whatever its ``subsample_size``."""
+
+    def process_message(self, msg):
+        if msg["type"] == "plate":
+            size, subsample_size = msg["args"]
+            msg["args"] = (size, None if subsample_size is None else size)
+            msg["value"] = jnp.arange(size)
+
+
+class FullDataModel:
+    """The model as seen on all its data: what ArviZ, ``Predictive`` and ``log_likelihood`` must be given.
+
+    The model itself would show them ``subsample_size`` random rows. Compares equal to the view of the same
+    model, and pickles if the model does.
+    """
+
+    def __init__(self, model: Callable):
+        self.model = model
+
+    def __call__(self, *args, **kwargs):
+        args, kwargs = jax.tree.map(as_jax_array, (args, kwargs))
+        with full_data():
+            return self.model(*args, **kwargs)
+
+    def __eq__(self, other):
+        return isinstance(other, FullDataModel) and self.model == other.model
+
+    def __hash__(self):
+        return hash((FullDataModel, self.model))
+
+    def __repr__(self):
+        return f"FullDataModel({self.model!r})"
+
+
+def is_numeric_array(leaf) -> bool:
+    """Whether a leaf of the model's arguments is data that JAX can hold."""
+    return isinstance(leaf, jax.Array) or (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc")
+
+
+def as_jax_array(leaf):
+    """NumPy data as JAX arrays (they could not be indexed by traced rows), anything else as it is."""
+    return jnp.asarray(leaf) if is_numeric_array(leaf) else leaf

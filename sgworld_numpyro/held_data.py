@@ -1,0 +1,58 @@
+"""Data held for compiled functions as arguments, never as constants.
+
+NumPyro's ``MCMC`` closes over the model's arguments, and JAX compiles what is closed over into the executable:
+180 MiB of data cost some 3 s a compilation and twice their size in memory, at every run. A ``jax.Ref`` that is
+closed over is passed as an argument instead. It slows a call by about 60 µs, so small arrays stay constants.
+"""
+
+import warnings
+from collections.abc import Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from sgworld_numpyro.handlers import is_numeric_array
+
+HOLD_BYTES = 2**20
+WARN_BYTES = 2**26
+
+
+def is_traced(leaf) -> bool:
+    """Whether ``leaf`` is an array whose values are not known yet."""
+    return isinstance(leaf, jax.core.Tracer)
+
+
+class HeldData:
+    """Large arrays, to be read inside compiled functions."""
+
+    def __init__(self):
+        self._places: dict[Hashable, Any] = {}
+
+    def hold(self, name: Hashable, array) -> None:
+        """Keep an array under a name: in a ``Ref`` if it is large."""
+        array = jnp.asarray(array)
+        self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES else array
+
+    def read(self, name: Hashable) -> Array | None:
+        """The array of that name, or None. To be called inside the compiled function."""
+        place = self._places.get(name)
+        return place[...] if isinstance(place, jax.Ref) else place
+
+
+def holdable(leaf) -> bool:
+    """Whether an argument of the model is an array that is worth a ``Ref``."""
+    return is_numeric_array(leaf) and not is_traced(leaf) and leaf.nbytes >= HOLD_BYTES
+
+
+def warn_if_baked(leaves, remedy: str) -> None:
+    """Say that large data will be compiled into the executable, and how to prevent it."""
+    size = sum(leaf.nbytes for leaf in leaves if holdable(leaf))
+    if size >= WARN_BYTES and not jax.config.jax_use_simplified_jaxpr_constants:
+        warnings.warn(
+            f"{size / 2**20:.0f} MiB of data will be compiled into the executable, which costs seconds and twice "
+            f"that memory at every compilation. {remedy}, or set JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS=true in the "
+            "environment before jax is imported.",
+            stacklevel=3,
+        )

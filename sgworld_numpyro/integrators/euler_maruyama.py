@@ -1,0 +1,29 @@
+"""Euler-Maruyama: θ' = θ - h M g + √(2hT) M^½ ξ."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from sgworld_numpyro.noise import NoiseName
+
+
+@dataclass(frozen=True)
+class EulerMaruyama:
+    """The scheme of SGLD (Welling & Teh 2011) and of arXiv 2306.03521.
+
+    With full gradients its relative variance error is hλ/2.
+    """
+
+    noise: NoiseName = "gaussian"
+    noise_vectors: ClassVar[int] = 1
+
+    def init(self, position):
+        return ()
+
+    def step(self, gradient, position, state, noise, step_size, temperature, preconditioner):
+        energy, force = gradient(position)
+        position = position - step_size * preconditioner.apply(force)
+        if noise is not None:
+            position = position + jnp.sqrt(2 * temperature * step_size) * preconditioner.apply_root(noise[0])
+        return position, state, energy

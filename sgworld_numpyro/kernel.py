@@ -1,0 +1,354 @@
+"""SGLD, SGWORLD and SGD as kernels for NumPyro's ``MCMC``."""
+
+import copy
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, random
+from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.infer.util import transform_fn
+from numpyro.util import is_prng_key
+
+from sgworld_numpyro import checks
+from sgworld_numpyro.binding import Binding, initial_values
+from sgworld_numpyro.divergence import progress_bar_reports, report_from_device, warn_of_divergence
+from sgworld_numpyro.engine import Chain, Engine, steps_per_pass
+from sgworld_numpyro.gradients import GradientEstimator, Minibatch
+from sgworld_numpyro.handlers import FullDataModel
+from sgworld_numpyro.held_data import is_traced
+from sgworld_numpyro.integrators import EulerMaruyama, Integrator
+from sgworld_numpyro.preconditioners import Identity, Preconditioner
+from sgworld_numpyro.schedules import Schedule
+from sgworld_numpyro.stability import largest_stable_step_size
+from sgworld_numpyro.subsampling import RandomReshuffle, SubsamplingScheme, WithReplacement
+from sgworld_numpyro.target import Arguments, inspect_model
+
+# The progress bar's text is made anew this often, in seconds: reading the state waits for the device.
+REFRESH_SECONDS = 0.05
+
+
+class SGState(NamedTuple):
+    """State of a stochastic-gradient chain.
+
+    - **i** - samples taken so far, warm-up included. A sample is ``steps_per_sample`` inner steps.
+    - **z** - unconstrained values of the latent sites, by name.
+    - **potential_energy** - minibatch potential energy in nats, mean over the sample's inner steps.
+    - **step_size** - step size h of the last inner step.
+    - **diverging** - whether position or energy are not finite.
+    - **divergences** - how many samples were so far.
+    - **integrator_state** - what the integrator keeps besides the position.
+    - **shuffle_key** - key of the subsampling scheme, for the whole chain.
+    - **rng_key** - key of the noise, for the whole chain: noise is a function of it and of the step.
+    """
+
+    i: Array
+    z: dict[str, Array]
+    potential_energy: Array
+    step_size: Array
+    diverging: Array
+    divergences: Array
+    integrator_state: Any
+    shuffle_key: Array
+    rng_key: Array
+
+    @property
+    def position(self) -> Array:
+        """The unconstrained position as one flat vector, shape (..., dim), sites in alphabetical order."""
+        batch = jnp.shape(self.i)
+        leaves = [jnp.reshape(leaf, (*batch, -1)) for leaf in jax.tree.leaves(self.z)]
+        return jnp.concatenate(leaves, axis=-1)
+
+
+class StochasticGradientKernel(MCMCKernel):
+    """Stochastic-gradient MCMC on the minibatches of a model's subsampled plates.
+
+    One sample of ``MCMC`` is ``steps_per_sample`` steps of ``integrator`` on minibatches that ``subsampling``
+    draws for every ``plate(..., subsample_size=B)`` of the model. The model is used as it is.
+
+    Args:
+        model: a NumPyro model with at least one subsampled plate.
+        step_size: h of dx = -M ∇U h + √(2hT) M^½ ξ, U in nats; a float or a schedule, a function of the number
+            of inner steps taken.
+        subsampling: which rows each minibatch takes.
+        integrator: how force and noise move the position.
+        gradient: the estimate of the full gradient.
+        preconditioner: M, in the flat unconstrained coordinates.
+        temperature: T; 1 samples the posterior, 0 is gradient descent.
+        steps_per_sample: inner steps a sample; by default one period of the subsampling scheme, one pass over
+            the data if its batches are independent.
+        init_strategy: one of NumPyro's.
+
+    Raises:
+        ValueError: for a step size, temperature or number of steps out of range.
+        TypeError: for a component that does not follow its protocol.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        step_size: float | Schedule | None = None,
+        *,
+        subsampling: SubsamplingScheme,
+        integrator: Integrator | None = None,
+        gradient: GradientEstimator | None = None,
+        preconditioner: Preconditioner | None = None,
+        temperature: float = 1.0,
+        steps_per_sample: int | None = None,
+        init_strategy: Callable = init_to_uniform,
+    ):
+        self._model = model
+        self._step_size = checks.checked_step_size(step_size)
+        self._subsampling = checks.checked_component("subsampling", subsampling, SubsamplingScheme)
+        self._integrator = checks.checked_component("integrator", integrator or EulerMaruyama(), Integrator)
+        self._gradient = checks.checked_component("gradient", gradient or Minibatch(), GradientEstimator)
+        self._preconditioner = checks.checked_component(
+            "preconditioner", preconditioner or Identity(), Preconditioner
+        )
+        self._temperature = checks.checked_temperature(temperature)
+        self._steps_per_sample = checks.checked_steps(steps_per_sample)
+        self._init_strategy = init_strategy
+        self._forget()
+
+    def _forget(self):
+        """Drop what was found out about particular arguments."""
+        self._binding: Binding | None = None
+        self._sample_fn: Callable | None = None  # NumPyro calls init again while this is None
+        self._diagnostics = (0.0, "")
+        self._warned = False
+
+    # What NumPyro asks of a kernel
+
+    @property
+    def model(self) -> FullDataModel:
+        """The model as seen on all its data, for ArviZ, ``Predictive`` and ``log_likelihood``."""
+        return FullDataModel(self._model)
+
+    @property
+    def sample_field(self) -> str:
+        return "z"
+
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        return ("z", "diverging")
+
+    def init(self, rng_key, num_warmup, init_params=None, model_args=(), model_kwargs=None) -> SGState:
+        """The state before the first sample, one for each key."""
+        arguments = Arguments.of(model_args, model_kwargs)
+        traced = is_traced(rng_key)
+        binding = self._bind(arguments, hold=not traced)
+        batch = () if is_prng_key(rng_key) else (rng_key.shape[0],)
+        checks.check_initial_values(init_params, binding.engine.target.prototype, batch)
+        checks.check_schedule(self._step_size, num_warmup * binding.engine.steps)
+        start = partial(_start, binding.engine, self._init_strategy, self._initial_step_size())
+        state, valid = binding.compiled("start", start, arguments)(rng_key, init_params)
+        if not is_traced(valid):
+            checks.check_initial_state(valid, self._model, binding)
+        self._sample_fn = self.sample
+        self._warned = False
+        return state
+
+    def sample(self, state: SGState, model_args, model_kwargs) -> SGState:
+        """The state after ``steps_per_sample`` inner steps."""
+        arguments = Arguments.of(model_args, model_kwargs)
+        binding = self._binding
+        if binding is None or not binding.fits(arguments):
+            binding = Binding(self._engine(arguments), arguments, hold=False)
+        arguments, reordered = binding.read(arguments)
+        single = is_prng_key(state.rng_key)
+        # The counter is the same for all chains; were it batched, it would be recomputed for each.
+        i, chains = (state.i, 1) if single else (state.i[0], state.i.shape[0])
+
+        def advance(state):
+            return _advance(binding.engine, state, i, arguments, reordered, chains)
+
+        new = advance(state) if single else jax.vmap(advance)(state)
+        if not (single and progress_bar_reports()):
+            self._report(binding.engine, state, new, i, arguments)
+        return new
+
+    def postprocess_fn(self, model_args, model_kwargs) -> Callable:
+        """From unconstrained values to constrained ones and deterministic sites outside subsampled plates."""
+        arguments = Arguments.of(model_args, model_kwargs)
+        binding = self._bound(arguments)
+        target = binding.engine.target
+        if target.transforms is not None and not target.deterministic:
+            return partial(transform_fn, target.transforms)
+        return binding.compiled("constrain", lambda here, z: target.constrain(z, here), arguments)
+
+    def get_constrain_fn(self, model_args, model_kwargs) -> Callable:
+        """From unconstrained to constrained values of the latent sites, without running the model if possible."""
+        arguments = Arguments.of(model_args, model_kwargs)
+        binding = self._bound(arguments)
+        target = binding.engine.target
+        if target.transforms is not None:
+            return partial(transform_fn, target.transforms)
+        return lambda z: target.constrain(z, binding.read(arguments)[0], deterministic=False)
+
+    def refresh(self, state: SGState, model_args, model_kwargs) -> SGState:
+        """The state itself: nothing in it that the next sample uses depends on the model's arguments."""
+        return state
+
+    def wrap_model(self, wrapper: Callable) -> "StochasticGradientKernel":
+        """A copy of this kernel for ``wrapper(model)``."""
+        kernel = copy.copy(self)
+        kernel._model = wrapper(self._model)
+        kernel._forget()
+        return kernel
+
+    def get_diagnostics_str(self, state: SGState) -> str:
+        """Step size, mean potential energy and number of divergences, for the progress bar."""
+        now = time.monotonic()
+        if now - self._diagnostics[0] >= REFRESH_SECONDS:
+            step_size, energy, divergences = jax.device_get(
+                (state.step_size, state.potential_energy, state.divergences)
+            )
+            text = f"step size {step_size:.2e}, potential energy {energy:.4g}, divergences {divergences}"
+            self._diagnostics = (now, text)
+            if divergences and not self._warned:
+                self._warned = True
+                warn_of_divergence(True, state.i - divergences, step_size, self._largest_stable_step_size())
+        return self._diagnostics[1]
+
+    def __getstate__(self):
+        state = self.__dict__.copy()
+        for name in ("_binding", "_sample_fn", "_diagnostics", "_warned"):
+            del state[name]
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._forget()
+
+    # Internals
+
+    def _engine(self, arguments: Arguments) -> Engine:
+        target = inspect_model(self._model, arguments)
+        checks.check_scheme(self._subsampling, target.plates)
+        return Engine(
+            target=target,
+            subsampling=self._subsampling,
+            integrator=self._integrator,
+            gradient=self._gradient,
+            preconditioner=self._preconditioner,
+            temperature=self._temperature,
+            schedule=self._step_size if callable(self._step_size) else None,
+            steps=self._steps_per_sample or steps_per_pass(self._subsampling, target.plates),
+        )
+
+    def _bind(self, arguments: Arguments, hold: bool) -> Binding:
+        """The binding to these arguments, kept until there are others."""
+        binding = self._binding
+        if binding is None or binding.hold != hold or not binding.is_of(arguments):
+            self._binding = Binding(self._engine(arguments), arguments, hold)
+        return self._binding
+
+    def _bound(self, arguments: Arguments) -> Binding:
+        if self._binding is not None and self._binding.fits(arguments):
+            return self._binding
+        return Binding(self._engine(arguments), arguments, hold=False)
+
+    def _initial_step_size(self):
+        return self._step_size(jnp.int32(0)) if callable(self._step_size) else self._step_size
+
+    def _report(self, engine, old, new, i, arguments):
+        newly = jnp.ravel(new.diverging & ~old.diverging)
+        first = jnp.argmax(newly)
+        position = old.position.reshape(-1, engine.target.dim)[first]
+        step_size = jnp.ravel(new.step_size)[first]
+        estimate = partial(largest_stable_step_size, engine, position, arguments)
+        report_from_device(newly.any(), i, step_size, estimate)
+
+    def _largest_stable_step_size(self):
+        """At the first initial position of the run."""
+        binding = self._binding
+        start = partial(_start, binding.engine, self._init_strategy, 1.0)
+        state, _ = binding.compiled("start", start, binding.arguments)(random.key(0), None)
+
+        def estimate(arguments, position):
+            return largest_stable_step_size(binding.engine, position, arguments)
+
+        return binding.compiled("stability", estimate, binding.arguments)(state.position)
+
+
+def _start(engine, init_strategy, step_size, arguments, rng_key, init_params):
+    """The initial state for one key or several, and whether it is valid."""
+    single = is_prng_key(rng_key)
+
+    def split(key):
+        return tuple(random.split(key, 3))
+
+    noise_key, init_key, shuffle_key = split(rng_key) if single else jax.vmap(split)(rng_key)
+    z, valid = initial_values(engine, init_strategy, arguments, init_key, init_params)
+
+    def state(z, shuffle_key, noise_key):
+        dtype = engine.target.dtype
+        position = engine.target.ravel(z)
+        return SGState(
+            i=jnp.int32(0),
+            z=z,
+            potential_energy=jnp.zeros((), dtype),
+            step_size=jnp.asarray(step_size, dtype),
+            diverging=jnp.array(False),
+            divergences=jnp.int32(0),
+            integrator_state=engine.integrator.init(position),
+            shuffle_key=shuffle_key,
+            rng_key=noise_key,
+        )
+
+    return (state if single else jax.vmap(state))(z, shuffle_key, noise_key), valid
+
+
+def _advance(engine, state, i, arguments, reordered, chains):
+    chain = Chain(engine.target.ravel(state.z), state.integrator_state, state.step_size, state.potential_energy)
+    chain = engine.advance(chain, i, state.shuffle_key, state.rng_key, arguments, reordered, chains)
+    diverging = ~(jnp.all(jnp.isfinite(chain.position)) & jnp.isfinite(chain.energy))
+    return state._replace(
+        i=state.i + 1,
+        z=engine.target.unravel(chain.position),
+        potential_energy=chain.energy,
+        step_size=chain.step_size,
+        diverging=diverging,
+        divergences=state.divergences + diverging,
+        integrator_state=chain.integrator_state,
+    )
+
+
+class SGLD(StochasticGradientKernel):
+    """Stochastic-gradient Langevin dynamics (Welling & Teh 2011): rows drawn with replacement.
+
+    The baseline: its posterior is too wide by Rε/2 in relative variance, R = N/B and ε = hλ. Arguments as in
+    ``StochasticGradientKernel``.
+    """
+
+    def __init__(self, model, step_size=None, *, subsampling=None, **options):
+        super().__init__(model, step_size, subsampling=subsampling or WithReplacement(), **options)
+
+
+class SGWORLD(StochasticGradientKernel):
+    """Stochastic-gradient Langevin without replacement, reshuffled every epoch (arXiv 2306.03521).
+
+    At the ends of epochs the minibatches bias the variance by (Rε)³/24 only, as long as Rε ≲ 1. Arguments as in
+    ``StochasticGradientKernel``.
+    """
+
+    def __init__(self, model, step_size=None, *, subsampling=None, **options):
+        super().__init__(model, step_size, subsampling=subsampling or RandomReshuffle(), **options)
+
+
+class SGD(StochasticGradientKernel):
+    """Stochastic gradient descent as a stochastic process: no injected noise.
+
+    What spreads its draws are the minibatches alone. Arguments as in ``StochasticGradientKernel``, but for
+    ``temperature``, which is 0.
+    """
+
+    def __init__(self, model, step_size=None, *, subsampling=None, **options):
+        if "temperature" in options:
+            raise TypeError("SGD has temperature 0; for another one use SGLD(model, ..., temperature=T).")
+        scheme = subsampling or WithReplacement()
+        super().__init__(model, step_size, subsampling=scheme, temperature=0.0, **options)

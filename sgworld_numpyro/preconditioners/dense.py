@@ -1,0 +1,35 @@
+"""A dense preconditioner."""
+
+import numpy as np
+
+
+class Dense:
+    """M = a full matrix; its Cholesky factor is the root. For dim up to about a thousand.
+
+    Args:
+        matrix: of shape (dim, dim), symmetric positive definite. A good choice is the posterior's covariance.
+
+    Raises:
+        ValueError: if it is not square, symmetric and positive definite.
+    """
+
+    def __init__(self, matrix):
+        matrix = np.asarray(matrix)
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise ValueError(f"Dense wants a square matrix, got shape {matrix.shape}.")
+        if not np.allclose(matrix, matrix.T):
+            raise ValueError("Dense wants a symmetric matrix; pass (matrix + matrix.T) / 2.")
+        try:
+            self.root = np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError as error:
+            smallest = np.linalg.eigvalsh(matrix)[0]
+            raise ValueError(
+                f"Dense wants a positive definite matrix; the smallest eigenvalue is {smallest:.3g}."
+            ) from error
+        self.matrix = matrix
+
+    def apply(self, vector):
+        return self.matrix.astype(vector.dtype) @ vector
+
+    def apply_root(self, vector):
+        return self.root.astype(vector.dtype) @ vector

@@ -1,0 +1,44 @@
+"""How large a step can be before the chain diverges."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax, random
+from jaxtyping import Float
+
+from sgworld_numpyro.engine import Engine
+from sgworld_numpyro.subsampling import RandomReshuffle
+from sgworld_numpyro.target import Arguments
+
+ITERATIONS = 30
+BATCHES = 8
+
+
+def largest_stable_step_size(
+    engine: Engine, position: Float[Array, "dim"], arguments: Arguments
+) -> Float[Array, ""]:
+    """About 2 / λ_max(M ∇²U) at a position: beyond it, steps overshoot by more than they correct.
+
+    The Hessian is that of a few minibatches, its largest eigenvalue found by power iteration on Hessian-vector
+    products. Not positive, infinite or NaN where the potential curves nowhere upwards.
+    """
+    target = engine.target
+    batches = min(BATCHES, max(plate.batches for plate in target.plates))
+    rows = {
+        plate.name: RandomReshuffle().indices(random.key(number), jnp.int32(0), batches, plate)
+        for number, plate in enumerate(target.plates)
+    }
+
+    def energy(x):
+        potentials = jax.vmap(lambda rows: target.potential(target.unravel(x), arguments, rows))(rows)
+        return jnp.mean(potentials).astype(x.dtype)
+
+    def product(vector):
+        return engine.preconditioner.apply(jax.jvp(jax.grad(energy), (position,), (vector,))[1])
+
+    def iterate(_, vector):
+        image = product(vector)
+        return image / jnp.linalg.norm(image)
+
+    start = random.normal(random.key(0), position.shape, position.dtype)
+    vector = lax.fori_loop(0, ITERATIONS, iterate, start / jnp.linalg.norm(start))
+    return 2 / jnp.dot(vector, product(vector))
