@@ -113,9 +113,7 @@ def check_initial_values(values, prototype, batch: tuple[int, ...]) -> None:
     """Raise ``ValueError`` if ``init_params`` has unknown sites or wrong shapes."""
     for name, value in (values or {}).items():
         if name not in prototype:
-            raise ValueError(
-                f"init_params has {name!r}, which is no latent site; they are {sorted(prototype)}."
-            )
+            raise ValueError(f"init_params has {name!r}, which is no latent site; they are {sorted(prototype)}.")
         wanted = (*batch, *prototype[name].shape)
         if jnp.shape(value) != wanted:
             raise ValueError(

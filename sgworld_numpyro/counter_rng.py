@@ -59,9 +59,7 @@ def uniform_integer(
     return (high + carry.astype(jnp.uint32)).astype(jnp.int32)
 
 
-def _multiply(
-    word: UInt32[Array, "*shape"], bound: int
-) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
+def _multiply(word: UInt32[Array, "*shape"], bound: int) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
     """High and low words of the 64-bit product, without 64-bit integers (off by default in JAX)."""
     mask = jnp.uint32(0xFFFF)
     b_high, b_low = jnp.uint32(bound >> 16), jnp.uint32(bound & 0xFFFF)

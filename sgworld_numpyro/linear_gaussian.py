@@ -68,9 +68,7 @@ class LinearGaussian(NamedTuple):
     def hessian(self) -> Float[np.ndarray, "d d"]:
         """H = P + Σ_i A_i, the posterior precision at temperature 1."""
         shared = self.row_hessians.ndim == 2
-        return self.prior_precision + (
-            self.num_rows * self.row_hessians if shared else self.row_hessians.sum(0)
-        )
+        return self.prior_precision + (self.num_rows * self.row_hessians if shared else self.row_hessians.sum(0))
 
     @property
     def mean(self) -> Float[np.ndarray, " d"]:
@@ -136,9 +134,7 @@ def gaussian_mean(
     dim = data.shape[1]
     noise_precision = np.linalg.inv(noise_covariance)
     prior_precision = np.zeros((dim, dim)) if prior_covariance is None else np.linalg.inv(prior_covariance)
-    prior_shift = prior_precision @ (
-        np.zeros(dim) if prior_mean is None else np.asarray(prior_mean, dtype=float)
-    )
+    prior_shift = prior_precision @ (np.zeros(dim) if prior_mean is None else np.asarray(prior_mean, dtype=float))
     return LinearGaussian(prior_precision, prior_shift, noise_precision, data @ noise_precision)
 
 
@@ -156,9 +152,7 @@ def linear_regression(
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     dim = x.shape[1]
     hessians = x[:, :, None] * x[:, None, :] / noise_scale**2
-    return LinearGaussian(
-        np.eye(dim) / prior_scale**2, np.zeros(dim), hessians, x * y[:, None] / noise_scale**2
-    )
+    return LinearGaussian(np.eye(dim) / prior_scale**2, np.zeros(dim), hessians, x * y[:, None] / noise_scale**2)
 
 
 def stationary_moments(

@@ -167,9 +167,7 @@ def _inspect(model, arguments, arrays, abstract):
         sites = trace(seeded).get_trace(*args, **kwargs)
         check_plates(recorder.plates, recorder.hidden)
         check_sites(sites, recorder.plates)
-        found["plates"] = tuple(
-            Plate(name, size, batch) for name, (size, batch) in sorted(recorder.plates.items())
-        )
+        found["plates"] = tuple(Plate(name, size, batch) for name, (size, batch) in sorted(recorder.plates.items()))
         found["slots"] = _slots(recorder.subsampled, here)
         latents = {
             name: site for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]

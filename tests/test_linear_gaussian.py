@@ -194,10 +194,7 @@ def brute_moments(problem, orders, integrator, step_size, temperature):
 
 SIZES = [(4, 1), (4, 2), (4, 4), (5, 2), (6, 2)]
 CASES = [
-    (scheme, *size)
-    for scheme in SCHEMES
-    for size in SIZES
-    if scheme != "batch_reshuffle" or size[0] % size[1] == 0
+    (scheme, *size) for scheme in SCHEMES for size in SIZES if scheme != "batch_reshuffle" or size[0] % size[1] == 0
 ]
 
 
@@ -330,9 +327,7 @@ def test_sampled_orders_agree_with_enumeration(scheme, num_rows, order, monkeypa
     assert_within(sampled.covariance - exact.covariance, sampled.covariance_error)
 
 
-@pytest.mark.parametrize(
-    "scheme", ["random_reshuffle", "symmetric_reshuffle", "shuffle_once", "batch_reshuffle"]
-)
+@pytest.mark.parametrize("scheme", ["random_reshuffle", "symmetric_reshuffle", "shuffle_once", "batch_reshuffle"])
 def test_standard_errors_are_calibrated(scheme, monkeypatch):
     problem = small_problem(6, equal=False)
     step_size = stable_step(problem, 0.5)
@@ -385,8 +380,7 @@ def test_sampled_orders_obey_their_scheme(scheme, num_rows, shape, quenched, mon
 def test_sample_depends_on_the_seed_alone():
     problem = small_problem(20, equal=False)
     first, again, other = (
-        stationary_moments(problem, "random_reshuffle", LM, 1e-3, 3, num_orders=40, seed=seed)
-        for seed in (0, 0, 1)
+        stationary_moments(problem, "random_reshuffle", LM, 1e-3, 3, num_orders=40, seed=seed) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first.covariance, again.covariance)
     assert (first.covariance != other.covariance).any()

@@ -83,9 +83,7 @@ def violations(root: Path, name: str) -> list[str]:
     if not importer:
         return []  # the package's front imports from every floor
     if importer not in LEVEL:
-        return [
-            f"{name}: `{importer}` stands on no floor; add it to FLOORS or PART_OF in {Path(__file__).name}"
-        ]
+        return [f"{name}: `{importer}` stands on no floor; add it to FLOORS or PART_OF in {Path(__file__).name}"]
     wrong = []
     for target, line in imports(root, name):
         imported = concept(target)

@@ -20,9 +20,7 @@ def stream_period(plate: Plate) -> int:
     return plate.size // gcd(plate.size, plate.batch_size)
 
 
-def stream_offset(
-    steps: Int[Array, "*shape"], plate: Plate
-) -> tuple[Int[Array, "*shape"], Int[Array, "*shape"]]:
+def stream_offset(steps: Int[Array, "*shape"], plate: Plate) -> tuple[Int[Array, "*shape"], Int[Array, "*shape"]]:
     """Pass in which each step's batch begins, and where in it: divmod(step * B, N).
 
     Doubling and adding avoids the product, which overflows 32 bits within minutes of sampling.
