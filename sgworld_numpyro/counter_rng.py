@@ -9,6 +9,7 @@ the two words each evaluation makes, and on CPU runs the rounds as a loop; both 
 a quarter as much a word.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array, random
 from jaxtyping import Int, UInt32
@@ -16,10 +17,19 @@ from jaxtyping import Int, UInt32
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 
+# XLA's CPU compiler leaves a loop scalar, and five times slower, if its length is no multiple of the vector's.
+LANES = 16
+
+
+def padded(length: int) -> int:
+    """``length`` rounded up to whole vectors, if that does not lengthen it by much."""
+    return -(-length // LANES) * LANES if length > LANES else length
+
 
 def seed_words(key: Array) -> UInt32[Array, "2"]:
     """Two 32-bit words that identify ``key``, typed or raw, of any PRNG implementation."""
-    return random.bits(key, (2,), jnp.uint32)
+    words = random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    return words if words.shape[-1] == 2 else random.bits(key, (2,), jnp.uint32)
 
 
 def threefry(
@@ -29,7 +39,8 @@ def threefry(
 
     Args:
         seed: the stream.
-        high, low: the counter's halves; they broadcast against each other.
+        high: the counter's high half.
+        low: the counter's low half; they broadcast against each other.
 
     Returns:
         Two arrays of uniform 32-bit words, of the counters' common shape.

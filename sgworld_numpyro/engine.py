@@ -78,9 +78,12 @@ class Engine:
         """
         per_renewal = self._samples_per_renewal()
         renewal, start = sample // per_renewal, (sample % per_renewal) * self.steps
-        shuffle_key, noise_key = (random.fold_in(key, renewal) for key in (shuffle_key, noise_key))
-        keys = {plate.name: random.fold_in(shuffle_key, n) for n, plate in enumerate(self.target.plates)}
-        seed = seed_words(noise_key)
+        plates = len(self.target.plates)
+        # One stream for each plate and one for the noise, new ones at every renewal.
+        parents = jnp.stack([shuffle_key] * plates + [noise_key])
+        streams = jax.vmap(random.fold_in)(parents, renewal * (plates + 1) + jnp.arange(plates + 1))
+        keys = {plate.name: key for plate, key in zip(self.target.plates, streams[:-1], strict=True)}
+        seed = seed_words(streams[-1])
         # Saturates instead of overflowing: a schedule is constant after two billion steps.
         taken = jnp.minimum(sample, (2**31 - 1) // self.steps - 1) * self.steps
 

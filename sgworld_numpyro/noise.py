@@ -15,15 +15,16 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Int, UInt32
 
-from sgworld_numpyro.counter_rng import threefry
+from sgworld_numpyro.counter_rng import padded, threefry
 
 NoiseName = Literal["gaussian", "three_point"]
 Noise = Callable[[UInt32[Array, "2"], Int[Array, "steps"], int, jnp.dtype], Float[Array, "steps size"]]
 
 
 def _words(seed: UInt32[Array, "2"], steps: Int[Array, "steps"], counters: int):
-    """Two words for each of ``counters`` counters of every step, each of shape (steps, counters)."""
-    return threefry(seed, steps.astype(jnp.uint32)[:, None], lax.iota(jnp.uint32, counters)[None, :])
+    """Two words for each of at least ``counters`` counters of every step, each of shape (steps, counters)."""
+    counter = lax.iota(jnp.uint32, padded(counters))[None, :]
+    return threefry(seed, steps.astype(jnp.uint32)[:, None], counter)
 
 
 def gaussian(
@@ -34,7 +35,7 @@ def gaussian(
     The grid has 2²³ points in float32 (|noise| ≤ 5.3) and 2⁵² in float64.
     """
     if dtype == jnp.float64:
-        word0, word1 = _words(seed, steps, size)
+        word0, word1 = (word[:, :size] for word in _words(seed, steps, size))
         uniform = (word0 >> 6).astype(dtype) * 2.0**-25 + ((word1 >> 6).astype(dtype) + 0.5) * 2.0**-51 - 1.0
     else:
         words = jnp.concatenate(_words(seed, steps, -(-size // 2)), axis=1)[:, :size]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Int, UInt32
 
-from sgworld_numpyro.counter_rng import seed_words, threefry, uniform_integer
+from sgworld_numpyro.counter_rng import padded, seed_words, threefry, uniform_integer
 
 # A position, or a pair of positions, is uniform to within 2^-ROUNDS in total variation; the whole permutation of
 # six rows to within 3e-4 (both exact, by enumeration of the rounds).
@@ -57,7 +57,10 @@ def permuted(
     """
     keys = round_keys(key, first + jnp.arange(distinct, dtype=jnp.int32), size)
     # Steps along the last axis: the rounds' keys are then vectors along the axis that is vectorized.
-    position = positions.T
+    steps = positions.shape[0]
+    padding = padded(steps) - steps
+    position = jnp.pad(positions, ((0, padding), (0, 0))).T
+    which = jnp.pad(which, (0, padding))
     if wraps:
         beyond = position >= size
         position = jnp.where(beyond, position - size, position)
@@ -73,4 +76,4 @@ def permuted(
         partner = jnp.where(partner < 0, partner + size, partner)
         return jnp.where(_coin(jnp.maximum(position, partner), seed_), partner, position), None
 
-    return lax.scan(one_round, position, keys)[0].T
+    return lax.scan(one_round, position, keys)[0].T[:steps]
