@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 from jaxtyping import Float, Int
 
-from sgworld_numpyro.counter_rng import seed_words
+from sgworld_numpyro.counter_rng import padded, seed_words
 from sgworld_numpyro.gradients import GradientEstimator
 from sgworld_numpyro.integrators import Integrator
 from sgworld_numpyro.noise import noise_block
@@ -24,7 +24,7 @@ from sgworld_numpyro.subsampling import SubsamplingScheme
 from sgworld_numpyro.target import Arguments, Slot, Target
 
 # What is drawn ahead for a block should stay in a core's cache.
-BLOCK_BYTES = 2**19
+BLOCK_BYTES = 2**20
 # Longer noise vectors are drawn at their step: written and read back, they would cost more than the dispatch.
 NOISE_AHEAD_BYTES = 2**14
 # Rows of minibatches up to this size are gathered for the whole block at once.
@@ -189,9 +189,9 @@ class Engine:
             if slot not in reordered and self._gathers_ahead(slot, arguments):
                 bytes_per_step += self._row_bytes(slot, arguments)
         longest = max(1, min(self.steps, BLOCK_BYTES // (bytes_per_step * chains)))
-        # A divisor leaves no rest to be compiled apart, if there is one that is not much shorter.
-        divisor = max(n for n in range(1, longest + 1) if self.steps % n == 0)
-        return divisor if 4 * divisor >= longest else longest
+        # A divisor of the steps leaves no rest to be compiled apart; whole vectors leave no idle lanes.
+        divisors = [n for n in range(-(-longest // 4), longest + 1) if self.steps % n == 0]
+        return min(divisors, key=lambda n: (padded(n) / n, -n), default=longest)
 
     def _samples_per_renewal(self):
         """How many samples fit the counters, and end where a period of the scheme ends."""

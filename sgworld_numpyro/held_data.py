@@ -2,7 +2,9 @@
 
 NumPyro's ``MCMC`` closes over the model's arguments, and JAX compiles what is closed over into the executable:
 180 MiB of data cost some 3 s a compilation and twice their size in memory, at every run. A ``jax.Ref`` that is
-closed over is passed as an argument instead. It slows a call by about 60 µs, so small arrays stay constants.
+closed over is passed as an argument instead. That has its own price, so small arrays stay constants: each call is
+60 µs slower, and the first compilation is done twice (what comes back from a function with a ``Ref`` is tied to
+its device, which the first call's arguments were not).
 """
 
 import warnings
@@ -15,7 +17,7 @@ from jax import Array
 
 from sgworld_numpyro.handlers import is_numeric_array
 
-HOLD_BYTES = 2**20
+HOLD_BYTES = 2**25
 WARN_BYTES = 2**26
 
 

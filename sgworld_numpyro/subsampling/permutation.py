@@ -8,7 +8,7 @@ each round the positions p and (K - p) mod size swap places or not, on the toss 
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Int, UInt32
+from jaxtyping import Bool, Int, UInt32
 
 from sgworld_numpyro.counter_rng import padded, seed_words, threefry, uniform_integer
 
@@ -27,7 +27,7 @@ def round_keys(
     return uniform_integer(word0[:ROUNDS], word1[:ROUNDS], size), seeds
 
 
-def _coin(position: Int[Array, "*shape"], seed: UInt32[Array, "*shape"]):
+def _coin(position: Int[Array, "*shape"], seed: UInt32[Array, "*shape"]) -> Bool[Array, "*shape"]:
     """A hash of (position, seed) to one bit: three multiplications with xor-shifts between, top bit."""
     h = (position.astype(jnp.uint32) ^ seed) * jnp.uint32(0x9E3779B1)
     h = (h ^ (h >> 15)) * jnp.uint32(0x85EBCA77)
@@ -55,25 +55,25 @@ def permuted(
         which: for every step, the permutation in use at its start, counted from ``first``.
         wraps: whether any position can lie at or beyond ``size``.
     """
-    keys = round_keys(key, first + jnp.arange(distinct, dtype=jnp.int32), size)
-    # Steps along the last axis: the rounds' keys are then vectors along the axis that is vectorized.
+    # Steps along the last axis, a whole number of vectors of them: the rounds' keys are then vectors too. They
+    # are spread over the steps ahead of the loop; a gather at every round would cost more than the round.
     steps = positions.shape[0]
     padding = padded(steps) - steps
     position = jnp.pad(positions, ((0, padding), (0, 0))).T
-    which = jnp.pad(which, (0, padding))
+    which = jnp.pad(which, (0, padding), mode="edge")
+    keys = round_keys(key, first + jnp.arange(distinct, dtype=jnp.int32), size)
+    now, following = tuple(k[:, which] for k in keys), ()
     if wraps:
         beyond = position >= size
         position = jnp.where(beyond, position - size, position)
-        following = jnp.minimum(which + 1, distinct - 1)
+        following = tuple(k[:, jnp.minimum(which + 1, distinct - 1)] for k in keys)
 
     def one_round(position, keys):
-        reflection, seed = keys
-        if wraps:
-            reflection_, seed_ = (jnp.where(beyond, k[following], k[which]) for k in keys)
-        else:
-            reflection_, seed_ = reflection[which], seed[which]
-        partner = reflection_ - position
+        (reflection, seed), following = keys
+        if following:
+            reflection, seed = jnp.where(beyond, following[0], reflection), jnp.where(beyond, following[1], seed)
+        partner = reflection - position
         partner = jnp.where(partner < 0, partner + size, partner)
-        return jnp.where(_coin(jnp.maximum(position, partner), seed_), partner, position), None
+        return jnp.where(_coin(jnp.maximum(position, partner), seed), partner, position), None
 
-    return lax.scan(one_round, position, keys)[0].T[:steps]
+    return lax.scan(one_round, position, (now, following))[0].T[:steps]
