@@ -40,11 +40,6 @@ def checked_batch_size(scheme: str, num_rows: int, batch_size: int) -> int:
         raise ValueError(f"scheme={scheme!r} is unknown; choose one of {', '.join(SCHEMES)}")
     if batch_size not in range(1, num_rows + 1):
         raise ValueError(f"batch_size={batch_size} must be an integer in 1..{num_rows}, the number of rows")
-    if scheme == "batch_reshuffle" and num_rows % batch_size:
-        raise ValueError(
-            f"batch_size={batch_size} does not divide the {num_rows} rows, which scheme='batch_reshuffle' "
-            "needs; take a divisor of them, or scheme='random_reshuffle'"
-        )
     return int(batch_size)
 
 
@@ -53,6 +48,12 @@ def checked_order(
 ) -> Int[np.ndarray, "steps batch"] | None:
     """The order that a chain of this scheme keeps for ever, if it is known."""
     if order is None:
+        if scheme == "batch_reshuffle" and num_rows % batch_size:
+            raise ValueError(
+                f"batch_size={batch_size} does not divide the {num_rows} rows, which scheme='batch_reshuffle' "
+                "needs if it is to be averaged over partitions; pass the pool of batches as order, take a divisor, "
+                "or scheme='random_reshuffle'"
+            )
         return _cut(np.arange(num_rows), batch_size) if scheme == "cyclic" else None
     if scheme not in FIXED_ORDER:
         raise ValueError(

@@ -76,14 +76,8 @@ class Engine:
             reordered: slots' arrays stored in the order of a contiguous scheme.
             chains: how many chains run side by side, which share the cache.
         """
-        per_renewal = self._samples_per_renewal()
-        renewal, start = sample // per_renewal, (sample % per_renewal) * self.steps
-        plates = len(self.target.plates)
-        # One stream for each plate and one for the noise, new ones at every renewal.
-        parents = jnp.stack([shuffle_key] * plates + [noise_key])
-        streams = jax.vmap(random.fold_in)(parents, renewal * (plates + 1) + jnp.arange(plates + 1))
-        keys = {plate.name: key for plate, key in zip(self.target.plates, streams[:-1], strict=True)}
-        seed = seed_words(streams[-1])
+        start, keys, noise_key = self.streams(sample, shuffle_key, noise_key)
+        seed = seed_words(noise_key)
         # Saturates instead of overflowing: a schedule is constant after two billion steps.
         taken = jnp.minimum(sample, (2**31 - 1) // self.steps - 1) * self.steps
 
@@ -106,6 +100,17 @@ class Engine:
         else:
             chain = block(chain, jnp.int32(0), length)
         return block(chain, jnp.int32(blocks * length), rest) if rest else chain
+
+    def streams(self, sample: Int[Array, ""], shuffle_key: Array, noise_key: Array):
+        """The first step of a sample, the key of each plate's rows, and that of the noise."""
+        per_renewal = self._samples_per_renewal()
+        renewal, start = sample // per_renewal, (sample % per_renewal) * self.steps
+        plates = len(self.target.plates)
+        # One stream for each plate and one for the noise, new ones at every renewal.
+        parents = jnp.stack([shuffle_key] * plates + [noise_key])
+        streams = jax.vmap(random.fold_in)(parents, renewal * (plates + 1) + jnp.arange(plates + 1))
+        keys = {plate.name: key for plate, key in zip(self.target.plates, streams[:-1], strict=True)}
+        return start, keys, streams[-1]
 
     def _step(self, carry, now, seed, arguments, reordered):
         position, state, step_size = carry

@@ -200,6 +200,22 @@ class StochasticGradientKernel(MCMCKernel):
         kernel._forget()
         return kernel
 
+    def minibatch_rows(self, state: SGState) -> dict[str, Array]:
+        """The rows that the next sample will take, by plate: shape (steps_per_sample, batch), chains first.
+
+        Available once the kernel has been initialised.
+        """
+        engine = self._binding.engine
+
+        def rows(state):
+            start, keys, _ = engine.streams(state.i, state.shuffle_key, state.rng_key)
+            return {
+                plate.name: engine.subsampling.indices(keys[plate.name], start, engine.steps, plate)
+                for plate in engine.target.plates
+            }
+
+        return rows(state) if is_prng_key(state.rng_key) else jax.vmap(rows)(state)
+
     def get_diagnostics_str(self, state: SGState) -> str:
         """Step size, mean potential energy and number of divergences, for the progress bar."""
         now = time.monotonic()

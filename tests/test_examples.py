@@ -1,0 +1,106 @@
+"""The examples run, keep their promises about files, and agree with the posteriors that they compare with."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import arviz as az
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+SETTINGS = {"scheme", "integrator", "step_size", "batch_size", "num_rows", "steps_per_sample"}
+
+
+def run_quickly(name, directory):
+    """The numbers that ``main`` returns, after a check that the JSON file holds the same."""
+    pytest.importorskip("matplotlib")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLBACKEND", "Agg")
+        patch.syspath_prepend(EXAMPLES)  # as Python does for a script
+        patch.delitem(sys.modules, "_common", raising=False)
+        main = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
+        numbers = main(["--quick", "--out", str(directory), "--json", str(directory / "numbers.json")])
+    assert json.loads((directory / "numbers.json").read_text()) == numbers
+    return numbers
+
+
+@pytest.fixture(scope="module")
+def gaussian_mean(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("gaussian_mean")
+    return directory, run_quickly("gaussian_mean", directory)
+
+
+@pytest.fixture(scope="module")
+def logistic_regression(tmp_path_factory):
+    pytest.importorskip("sklearn")
+    directory = tmp_path_factory.mktemp("logistic_regression")
+    return directory, run_quickly("logistic_regression", directory)
+
+
+def check_saved_run(path, sites):
+    """A saved run has its settings, and a reference of as many coordinates as the position."""
+    posterior = az.from_netcdf(path).posterior
+    assert posterior.attrs.keys() >= SETTINGS
+    reference = json.loads(posterior.attrs["reference"])
+    dim = sum(int(np.prod(posterior[site].shape[2:])) for site in sites)
+    assert np.shape(reference["mean"]) == (dim,)
+    covariance = np.array(reference["covariance"])
+    assert covariance.shape == (dim, dim)
+    assert np.linalg.eigvalsh(covariance).min() > 0
+    return posterior, reference
+
+
+def is_image(path):
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_gaussian_mean_measures_what_is_exact(gaussian_mean):
+    _, numbers = gaussian_mean
+    estimates = [e for row in numbers["bias"].values() for bias in row.values() for e in bias.values()]
+    assert len(estimates) == numbers["comparisons"] == 6
+    assert all(estimate["error"] > 0 for estimate in estimates)
+    assert abs(numbers["largest_z"]) == max(abs(estimate["z"]) for estimate in estimates)
+    assert abs(numbers["largest_z"]) <= 5
+
+
+def test_gaussian_mean_tells_the_methods_apart(gaussian_mean):
+    _, numbers = gaussian_mean
+    (row,) = numbers["bias"].values()
+    sgld, sgworld = row["SGLD"]["kl"], row["SGWORLD"]["kl"]
+    assert sgld["measured"] - sgworld["measured"] > 5 * np.hypot(sgld["error"], sgworld["error"])
+    gain = numbers["step_gain_over_sgld"]
+    assert gain["SGWORLD+LM"] > gain["SGWORLD"] > gain["SGLD"] == 1
+
+
+def test_gaussian_mean_saves_two_runs_and_a_figure(gaussian_mean):
+    directory, _ = gaussian_mean
+    assert is_image(directory / "gaussian_mean.png")
+    saved = [
+        check_saved_run(directory / f"{name}.nc", ["mean"]) for name in ("gaussian_mean", "gaussian_mean_sgld")
+    ]
+    (sgworld, reference), (sgld, reference_of_sgld) = saved
+    assert reference == reference_of_sgld
+    assert sgworld.attrs["step_size"] == sgld.attrs["step_size"]
+    assert (sgworld.attrs["scheme"], sgld.attrs["scheme"]) == ("random_reshuffle", "with_replacement")
+
+
+def test_logistic_regression_agrees_with_nuts(logistic_regression):
+    """Within the example's own tolerances, to five Monte Carlo errors."""
+    _, numbers = logistic_regression
+    difference, ratio = np.array(numbers["mean_difference"]), np.array(numbers["sd_ratio"])
+    assert len(difference) == len(ratio) == len(numbers["coordinates"]) == 31
+    assert (abs(difference) <= 0.05 + 5 * np.array(numbers["mean_difference_error"])).all()
+    assert (abs(ratio - 1) <= 0.05 + 5 * np.array(numbers["sd_ratio_error"])).all()
+    # or the two bounds above would allow anything
+    assert max(numbers["mean_difference_error"]) < 0.15
+    assert max(numbers["sd_ratio_error"]) < 0.15
+
+
+def test_logistic_regression_saves_a_run_and_a_figure(logistic_regression):
+    directory, numbers = logistic_regression
+    assert is_image(directory / "logistic_regression.png")
+    posterior, reference = check_saved_run(directory / "logistic_regression.nc", ["intercept", "weights"])
+    assert reference["mean"] == numbers["nuts"]["mean"]
+    assert list(posterior["feature"].values) == numbers["coordinates"][1:]

@@ -1,0 +1,330 @@
+"""The kernels inside NumPyro's MCMC and Gibbs: resumption, chain methods, compilation, reuse."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from models import GROUPS, ROWS, X, Y, gaussian_mean, groups, linear, rows
+from numpyro.infer import MCMC, NUTS, DiscreteGibbs, Gibbs
+
+from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, LeimkuhlerMatthews
+
+SIGMAS = 5
+BATCH = 5  # does not divide the number of rows
+KERNELS = {
+    "sgld": lambda model: SGLD(model, 1e-2),
+    "sgworld": lambda model: SGWORLD(model, 1e-2, steps_per_sample=7),
+    "leimkuhler_matthews": lambda model: SGWORLD(model, 1e-2, integrator=LeimkuhlerMatthews()),
+    "three_point": lambda model: SGLD(model, 1e-2, integrator=LeimkuhlerMatthews(noise="three_point")),
+}
+
+
+def make(kernel, num_samples, num_warmup=0, num_chains=1, chain_method="vectorized", bar=True, **options):
+    """With the progress bar, one compilation serves all runs of an MCMC."""
+    if num_chains > 1:
+        options["chain_method"] = chain_method
+    mcmc = MCMC(
+        kernel,
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
+        progress_bar=not callable(chain_method),
+        **options,
+    )
+    mcmc.progress_bar = bar and not callable(chain_method)  # whatever the environment says
+    return mcmc
+
+
+def samples_of(mcmc, *args, key=0, **kwargs):
+    mcmc.run(jax.random.key(key) if isinstance(key, int) else key, *args, **kwargs)
+    return mcmc.get_samples(group_by_chain=True)
+
+
+def subprocess_output(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- The same chain again ---
+
+
+@pytest.mark.parametrize(("name", "num_chains"), [*((name, 1) for name in KERNELS), ("sgworld", 2)])
+def test_a_resumed_run_is_the_uninterrupted_one(name, num_chains):
+    kernel = KERNELS[name](linear)
+    straight = samples_of(make(kernel, 60, num_chains=num_chains), X, Y, BATCH)["w"]
+    half = make(kernel, 30, num_chains=num_chains)
+    first = samples_of(half, X, Y, BATCH)["w"]
+    half.post_warmup_state = pickle.loads(pickle.dumps(half.last_state))
+    second = samples_of(half, X, Y, BATCH, key=half.last_state.rng_key)["w"]
+    np.testing.assert_array_equal(np.concatenate([first, second], axis=1), straight)
+
+
+def test_a_run_is_resumed_in_another_process(tmp_path):
+    make_kernel = "SGWORLD(linear, 1e-2, integrator=LeimkuhlerMatthews(noise='three_point'))"
+    kernel = SGWORLD(linear, 1e-2, integrator=LeimkuhlerMatthews(noise="three_point"))
+    straight = samples_of(make(kernel, 60), X, Y, BATCH)["w"][0, 30:]
+    half = make(kernel, 30)
+    samples_of(half, X, Y, BATCH)
+    path = tmp_path / "state"
+    path.write_bytes(pickle.dumps(half.last_state))
+    subprocess_output(f"""
+import pickle
+import numpy as np
+from numpyro.infer import MCMC
+from models import X, Y, linear
+from sgworld_numpyro import SGWORLD, LeimkuhlerMatthews
+mcmc = MCMC({make_kernel}, num_warmup=0, num_samples=30)
+with open({str(path)!r}, "rb") as file:
+    mcmc.post_warmup_state = pickle.load(file)
+mcmc.run(mcmc.post_warmup_state.rng_key, X, Y, {BATCH})
+np.save({str(path)!r}, mcmc.get_samples()["w"])
+""")
+    np.testing.assert_array_equal(np.load(f"{path}.npy"), straight)
+
+
+def test_the_same_key_gives_the_same_chain_and_another_key_another():
+    mcmc = make(SGWORLD(linear, 1e-2), 5)
+    first = samples_of(mcmc, X, Y)["w"]
+    other = samples_of(mcmc, X, Y, key=1)["w"]
+    np.testing.assert_array_equal(samples_of(mcmc, X, Y)["w"], first)
+    assert not np.any(first == other)
+    np.testing.assert_array_equal(samples_of(make(SGWORLD(linear, 1e-2), 5, bar=False), X, Y)["w"], first)
+
+
+def test_kernels_pickle_before_and_after_a_run():
+    kernel = SGWORLD(linear, 1e-2, subsampling=BatchReshuffle())
+    before = pickle.dumps(kernel)
+    expected = samples_of(make(kernel, 3), X, Y)["w"]
+    mcmc = make(pickle.loads(before), 3)
+    np.testing.assert_array_equal(samples_of(mcmc, X, Y)["w"], expected)
+    mcmc = pickle.loads(pickle.dumps(mcmc))  # with the kernel that has run
+    np.testing.assert_array_equal(samples_of(mcmc, X, Y)["w"], expected)
+
+
+def test_chain_methods_give_the_same_chains():
+    """Bitwise but for the order of sums, which XLA chooses for a batch of chains: some roundings a step."""
+    output = subprocess_output(
+        """
+import jax
+import numpy as np
+from numpyro.infer import MCMC
+from models import X, Y, linear
+from sgworld_numpyro import SGWORLD
+samples = {}
+for method in ("sequential", "vectorized", "parallel", jax.vmap):
+    mcmc = MCMC(SGWORLD(linear, 1e-3), num_warmup=3, num_samples=4, num_chains=2, chain_method=method, progress_bar=False)
+    mcmc.run(jax.random.key(0), X, Y)
+    samples[method] = mcmc.get_samples(group_by_chain=True)["w"]
+for method in ("vectorized", "parallel", jax.vmap):
+    difference = abs(samples[method] - samples["sequential"]).max() / abs(samples["sequential"]).max()
+    print(getattr(method, "__name__", method), difference)
+""",
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        PYTHONWARNINGS="error,ignore:Some donated buffers",
+    )
+    print(output)
+    differences = [float(line.split()[-1]) for line in output.splitlines()]
+    steps = 7 * ROWS / 4
+    assert len(differences) == 3
+    assert max(differences) <= steps * np.finfo(np.float32).eps
+
+
+# --- The phases of MCMC ---
+
+
+def test_warmup_and_thinning():
+    mcmc = make(SGWORLD(linear, 1e-2), 6, num_warmup=4)
+    straight = samples_of(mcmc, X, Y)["w"]
+    mcmc.warmup(jax.random.key(0), X, Y, collect_warmup=True)
+    warmup = mcmc.get_samples(group_by_chain=True)["w"]
+    after = samples_of(mcmc, X, Y, key=mcmc.post_warmup_state.rng_key)["w"]
+    np.testing.assert_array_equal(after, straight)
+    everything = samples_of(make(SGWORLD(linear, 1e-2), 10), X, Y)["w"]
+    np.testing.assert_array_equal(np.concatenate([warmup, after], axis=1), everything)
+    thinned = samples_of(make(SGWORLD(linear, 1e-2), 6, num_warmup=4, thinning=2), X, Y)["w"]
+    np.testing.assert_array_equal(thinned, straight[:, 1::2])
+
+
+def test_refresh_constrain_and_wrap():
+    kernel = SGWORLD(groups, 1e-3)
+    state = kernel.init(jax.random.key(0), 0, None, (Y, GROUPS), {})
+    assert kernel.refresh(state, (Y, GROUPS), {}) is state
+    constrained = kernel.get_constrain_fn((Y, GROUPS), {})(state.z)
+    np.testing.assert_allclose(constrained["scale"], np.exp(state.z["scale"]), rtol=1e-6)
+    np.testing.assert_array_equal(constrained["level"], state.z["level"])
+
+    def doubled(model):
+        def wrapped(y, group):
+            return model(2 * y, group)
+
+        return wrapped
+
+    wrapped = kernel.wrap_model(doubled)
+    assert type(wrapped) is SGWORLD
+    assert kernel.model != wrapped.model
+    expected = samples_of(make(kernel, 2), 2 * Y, GROUPS)
+    for name, value in samples_of(make(wrapped, 2), Y, GROUPS).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5)
+
+
+# --- Compilation ---
+
+
+def test_a_second_run_traces_and_compiles_nothing():
+    calls, compilations = [], []
+
+    def counted(x, y):
+        calls.append(None)
+        linear(x, y)
+
+    def listen(event, duration, **_):
+        if event.endswith("backend_compile_duration"):
+            compilations.append(event)
+
+    mcmc = make(SGWORLD(counted, 1e-2), 5, num_warmup=2)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        samples_of(mcmc, X, Y)
+        # inspection of model and dependences, initial values, gradient; not once a step or a sample
+        assert 0 < len(calls) < 20
+        assert compilations
+        calls.clear(), compilations.clear()
+        mcmc.run(jax.random.key(1), X, Y)
+        jax.block_until_ready(mcmc.last_state)
+        assert not calls
+        assert not compilations
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+# --- What the chain does ---
+
+
+def visits(num_rows, batch):
+    """Its gradient is N/B where a row is in the minibatch, and 0 elsewhere."""
+    w = numpyro.sample("w", dist.ImproperUniform(dist.constraints.real_vector, (), (num_rows,)))
+    with rows(num_rows, batch) as chosen:
+        numpyro.factor("visit", -w[chosen])
+
+
+@pytest.mark.parametrize(("batch", "passes"), [(4, 1), (6, 1), (5, 5), (ROWS, 1)])
+def test_every_row_is_visited_once_an_epoch(batch, passes):
+    """SGD with h = B/N makes w = -(number of visits); an epoch of a straddling stream is several passes."""
+    sgworld = {"subsampling": SGWORLD(visits, 1.0)._subsampling}
+    period = ROWS * passes // batch
+    start = {"w": jnp.zeros(ROWS)}
+    kernel = SGD(visits, batch / ROWS, steps_per_sample=1, **sgworld)
+    counts = -samples_of(make(kernel, 3 * period), ROWS, batch, init_params=start)["w"][0]
+    every_step = np.diff(counts, axis=0, prepend=0)
+    np.testing.assert_allclose(every_step.sum(axis=1), batch, rtol=1e-5)
+    np.testing.assert_allclose(
+        counts[period - 1 :: period], passes * np.arange(1, 4)[:, None] * np.ones(ROWS), rtol=1e-5
+    )
+    orders = every_step.round().reshape(3, period, ROWS)
+    assert batch == ROWS or not np.array_equal(orders[0], orders[1])
+    # by default, a sample is an epoch
+    counts = -samples_of(make(SGD(visits, batch / ROWS, **sgworld), 2), ROWS, batch, init_params=start)["w"][0]
+    np.testing.assert_allclose(counts, passes * np.array([[1.0], [2.0]]) * np.ones(ROWS), rtol=1e-5)
+
+
+def descent(y, start, step_size, steps):
+    """Gradient descent on the potential of `gaussian_mean`, in double precision."""
+    mu = [start]
+    for _ in range(steps):
+        mu.append(mu[-1] - step_size * ((len(y) + 1) * mu[-1] - y.sum(dtype=np.float64)))
+    return np.array(mu[1:])
+
+
+def test_one_kernel_on_other_data():
+    """Of the same shape, of another one, and on the first again."""
+    kernel = SGD(gaussian_mean, 1e-2, subsampling=FullBatch(), steps_per_sample=1)
+    mcmc = make(kernel, 5)
+    for y in (Y, -Y, 2 * Y[:16], Y):
+        samples = samples_of(mcmc, y, init_params={"mu": jnp.float32(0.5)})["mu"]
+        np.testing.assert_allclose(samples[0], descent(y, 0.5, 1e-2, 5), rtol=1e-5)
+    chains = make(kernel, 5, num_chains=2)
+    samples = samples_of(chains, Y[:8], init_params={"mu": jnp.array([0.5, -1.0])})["mu"]
+    np.testing.assert_allclose(samples, [descent(Y[:8], start, 1e-2, 5) for start in (0.5, -1.0)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [ROWS, 2**19], ids=["small", "large"])
+def test_data_changed_in_place_are_seen_by_the_next_run(size):
+    """As NUTS sees them without the progress bar, which compiles anew at every run."""
+    y = np.resize(Y, size).astype(np.float32)
+    step_size = 0.1 / size
+    mcmc = make(SGD(gaussian_mean, step_size, subsampling=FullBatch(), steps_per_sample=1), 2, bar=False)
+    for _ in range(2):
+        samples = samples_of(mcmc, y, 4, init_params={"mu": jnp.float32(0.5)})["mu"]
+        np.testing.assert_allclose(samples[0], descent(y, 0.5, step_size, 2), rtol=1e-4)
+        y += 1
+
+
+# --- Gibbs ---
+
+
+def noisy_linear(x, y):
+    sigma = numpyro.sample("sigma", dist.LogNormal(0, 0.3))  # stays away from 0, where steps must be tiny
+    w = numpyro.sample("w", dist.Normal(0, 1).expand([2]).to_event(1))
+    with rows():
+        xb, yb = numpyro.subsample(x, event_dim=1), numpyro.subsample(y, event_dim=0)
+        numpyro.sample("obs", dist.Normal(xb @ w, sigma), obs=yb)
+
+
+def two_levels(x, y):
+    high = numpyro.sample("high", dist.Bernoulli(0.5))
+    w = numpyro.sample("w", dist.Normal(0, 1).expand([2]).to_event(1))
+    with rows():
+        xb, yb = numpyro.subsample(x, event_dim=1), numpyro.subsample(y, event_dim=0)
+        numpyro.sample("obs", dist.Normal(xb @ w + 0.4 * high, 1), obs=yb)
+
+
+def means_and_errors(samples):
+    """Of posterior samples and their squares, from independent chains."""
+    values = np.stack([samples, np.square(samples)], axis=-1)
+    of_chains = values.mean(axis=1)
+    return of_chains.mean(axis=0), of_chains.std(axis=0, ddof=1) / len(of_chains) ** 0.5
+
+
+def run_gibbs(kernel, num_samples=400):
+    return samples_of(make(kernel, num_samples, num_warmup=200, num_chains=8, chain_method=jax.vmap), X, Y)
+
+
+@pytest.mark.filterwarnings("ignore:Some donated buffers:UserWarning")  # NumPyro under vmap, with any kernel
+def test_gibbs_with_nuts_agrees_with_nuts():
+    kernel = SGWORLD(noisy_linear, 2e-3, integrator=LeimkuhlerMatthews())
+    ours = run_gibbs(Gibbs([(kernel, ["w"]), (NUTS(kernel.model), ["sigma"])]))
+    theirs = run_gibbs(NUTS(kernel.model))
+    for name in ("w", "sigma"):
+        (mean, error), (exact, other) = means_and_errors(ours[name]), means_and_errors(theirs[name])
+        np.testing.assert_array_less(abs(mean - exact), SIGMAS * np.hypot(error, other))
+
+
+@pytest.mark.filterwarnings("ignore:Some donated buffers:UserWarning")
+def test_gibbs_with_a_discrete_block_agrees_with_the_exact_posterior():
+    """A sum over the two levels, each with a Gaussian integral."""
+    kernel = SGWORLD(two_levels, 5e-3, integrator=LeimkuhlerMatthews())
+    ours = run_gibbs(Gibbs([(kernel, ["w"]), (DiscreteGibbs(kernel.model), ["high"])]))
+    x, y = X.astype(float), Y.astype(float)
+    covariance = np.eye(ROWS) + x @ x.T
+    evidence = np.array(
+        [-0.5 * (y - 0.4 * level) @ np.linalg.solve(covariance, y - 0.4 * level) for level in (0, 1)]
+    )
+    probability = 1 / (1 + np.exp(evidence[0] - evidence[1]))
+    mean, error = means_and_errors(ours["high"].astype(float))
+    np.testing.assert_array_less(abs(mean - probability), SIGMAS * error)
