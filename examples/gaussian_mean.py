@@ -142,7 +142,7 @@ def measured_bias(draws, exact, problem, rng):
     """Bias of the draws (chains, samples, 2), with errors from a bootstrap over chains.
 
     Both numbers are quadratic near zero, so sampling noise alone makes them positive; the bootstrap removes that.
-    Where the bias is not resolved from zero, the errors are too large rather than too small.
+    Where the bias is not resolved from zero, the errors are on average too large.
     """
     offset = draws - problem.mean
     first = offset.mean(1)
@@ -237,7 +237,7 @@ def draw(path, problem, biases, allowed, offsets):
                 left.errorbar(x, limit, limit / 3, uplims=True, ms=4.5, mfc="w", lw=0.8, **style)
     left.axhline(TOLERANCE, color="0.3", lw=0.8, ls=":")
     left.set(xscale="log", yscale="log", xlim=(0.025, 2.5), ylim=(2e-5, 2))
-    left.set(xlabel=r"step size, as time a pass over the data $R\,h\,\lambda$")
+    left.set(xlabel=r"step size, as time per pass over the data, $R\,h\,\lambda$")
     left.set(ylabel="relative error of the covariance")
     left.legend(frameon=False, loc="upper left")
     left.set_title(

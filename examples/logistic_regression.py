@@ -28,8 +28,8 @@ from sgworld_numpyro.preconditioners import Dense
 
 BATCH_SIZE = 32
 STEPS_PER_SAMPLE = 18  # the first whole number of batches that is a pass or more
-# Time a pass over the data, R h: the minibatches' different Hessians shift means and widen spreads by some 0.3 R h
-# of a posterior sd, and the chain forgets itself in 2 / (R h) passes.
+# Time a pass over the data, R h. The minibatches' unequal Hessians shift means and change sds by at most some
+# 0.3 R h posterior sds, and a chain forgets where it was in 2 / (R h) passes.
 PASS_TIME = 0.1
 MEAN_TOLERANCE, SD_TOLERANCE = 0.05, 0.05  # in posterior sds, and relative
 
@@ -167,7 +167,6 @@ def draw(path, names, ours, reference, comparison):
         errors = comparison[f"{key}_error"][order]
         axes.errorbar(comparison[key][order], rows, xerr=errors, fmt="s", ms=3.5, lw=1.1, color="#0072B2")
         axes.set(xlabel=label, xticks=(centre - tolerance, centre, centre + tolerance))
-        axes.set_xlim(centre - 1.4 * tolerance, centre + 1.4 * tolerance)
     means.set_title("SGWORLD against NUTS, ±1 Monte Carlo error; shaded: tolerance", fontsize=9, loc="left")
     for axes in (values, means, sds):
         axes.tick_params(axis="y", length=0)

@@ -184,12 +184,12 @@ def test_masked_rows_may_be_nan_and_others_not():
 
 @pytest.mark.parametrize("step_size", [0, -1e-3, np.nan, np.inf, "small", np.ones(2)])
 def test_step_sizes_that_are_none(step_size):
-    with pytest.raises(ValueError, match="step_size=.*positive"):
+    with pytest.raises(ValueError, match=r"step_size=.*positive"):
         SGWORLD(linear, step_size)
 
 
 def test_a_missing_step_size():
-    with pytest.raises(ValueError, match="step_size is missing.*1 / "):
+    with pytest.raises(ValueError, match=r"step_size is missing.*1 / "):
         SGWORLD(linear)
 
 
@@ -307,7 +307,7 @@ def far_away(y):
 
 
 def test_no_valid_start():
-    with pytest.raises(ValueError, match="No initial values.*give init_params or another init_strategy"):
+    with pytest.raises(ValueError, match=r"No initial values.*give init_params or another init_strategy"):
         run(SGWORLD(far_away, 1e-6), Y)
 
 

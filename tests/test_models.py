@@ -29,7 +29,7 @@ from models import (
 from numpyro.infer import MCMC, NUTS, init_to_median, init_to_sample, init_to_uniform, init_to_value
 from numpyro.infer.util import potential_energy
 
-from sgworld_numpyro import SGD, SGLD, SGWORLD, Cyclic, FullBatch, LeimkuhlerMatthews
+from sgworld_numpyro import SGD, SGLD, SGWORLD, Cyclic, LeimkuhlerMatthews, held_data
 from sgworld_numpyro.target import Arguments, inspect_model
 
 SIGMAS = 5
@@ -197,23 +197,13 @@ def test_raw_and_typed_keys_give_the_same_chain(reference):
     np.testing.assert_array_equal(samples, reference)
 
 
-def test_large_data_are_the_same_data():
+@pytest.mark.parametrize("num_chains", [1, 2])
+def test_held_data_are_the_same_data(num_chains, monkeypatch, reference):
     """Above a size, arrays are held apart from the compiled function."""
-    y = np.resize(Y, 2**19).astype(np.float32)
-    kernel = SGD(gaussian_mean, 1e-8, subsampling=FullBatch(), steps_per_sample=1)
-    for num_chains in (1, 2):
-        mcmc = run(
-            kernel,
-            y,
-            2**16,
-            num_samples=2,
-            num_chains=num_chains,
-            init_params={"mu": jnp.zeros(num_chains).squeeze()},
-        )
-        mu = 0.0
-        for _ in range(2):
-            mu -= 1e-8 * ((len(y) + 1) * mu - y.sum(dtype=np.float64))
-        np.testing.assert_allclose(mcmc.last_state.z["mu"], mu, rtol=1e-4)
+    monkeypatch.setattr(held_data, "HOLD_BYTES", 1)
+    key = jax.random.key(0) if num_chains == 1 else jax.random.wrap_key_data(np.zeros((2, 2), np.uint32))
+    samples = run(SGWORLD(linear, 1e-3), X, Y, num_samples=3, num_chains=num_chains, key=key).get_samples(True)
+    np.testing.assert_allclose(samples["w"][0], reference, rtol=FLOAT32)
 
 
 def test_double_precision():
@@ -225,7 +215,8 @@ from numpyro.infer import MCMC
 from models import X, Y, linear, gaussian_mean
 from sgworld_numpyro import SGD, SGWORLD, FullBatch
 x, y = X.astype(float), Y.astype(float)
-mcmc = MCMC(SGWORLD(linear, 1e-3), num_warmup=1, num_samples=4, num_chains=2, chain_method="vectorized", progress_bar=False)
+mcmc = MCMC(SGWORLD(linear, 1e-3), num_warmup=1, num_samples=4, num_chains=2, chain_method="vectorized",
+            progress_bar=False)
 mcmc.run(jax.random.key(0), x, y, extra_fields=("position", "potential_energy", "step_size"))
 for value in jax.tree.leaves((mcmc.get_samples(), mcmc.get_extra_fields())):
     assert value.dtype in (np.float64, bool), value.dtype

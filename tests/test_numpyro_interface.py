@@ -15,7 +15,7 @@ import pytest
 from models import GROUPS, ROWS, X, Y, gaussian_mean, groups, linear, rows
 from numpyro.infer import MCMC, NUTS, DiscreteGibbs, Gibbs
 
-from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, LeimkuhlerMatthews
+from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, LeimkuhlerMatthews, held_data
 
 SIGMAS = 5
 BATCH = 5  # does not divide the number of rows
@@ -128,7 +128,8 @@ from models import X, Y, linear
 from sgworld_numpyro import SGWORLD
 samples = {}
 for method in ("sequential", "vectorized", "parallel", jax.vmap):
-    mcmc = MCMC(SGWORLD(linear, 1e-3), num_warmup=3, num_samples=4, num_chains=2, chain_method=method, progress_bar=False)
+    mcmc = MCMC(SGWORLD(linear, 1e-3), num_warmup=3, num_samples=4, num_chains=2, chain_method=method,
+                progress_bar=False)
     mcmc.run(jax.random.key(0), X, Y)
     samples[method] = mcmc.get_samples(group_by_chain=True)["w"]
 for method in ("vectorized", "parallel", jax.vmap):
@@ -263,15 +264,19 @@ def test_one_kernel_on_other_data():
     np.testing.assert_allclose(samples, [descent(Y[:8], start, 1e-2, 5) for start in (0.5, -1.0)], rtol=1e-5)
 
 
-@pytest.mark.parametrize("size", [ROWS, 2**19], ids=["small", "large"])
-def test_data_changed_in_place_are_seen_by_the_next_run(size):
+@pytest.mark.parametrize(
+    ("scheme", "hold_bytes"),
+    [(FullBatch(), 2**30), (FullBatch(), 1), (BatchReshuffle(), 2**30)],
+    ids=["constant", "held", "reordered"],
+)
+def test_data_changed_in_place_are_seen_by_the_next_run(scheme, hold_bytes, monkeypatch):
     """As NUTS sees them without the progress bar, which compiles anew at every run."""
-    y = np.resize(Y, size).astype(np.float32)
-    step_size = 0.1 / size
-    mcmc = make(SGD(gaussian_mean, step_size, subsampling=FullBatch(), steps_per_sample=1), 2, bar=False)
+    monkeypatch.setattr(held_data, "HOLD_BYTES", hold_bytes)
+    y = Y.copy()
+    mcmc = make(SGD(gaussian_mean, 1e-2, subsampling=scheme, steps_per_sample=1), 2, bar=False)
     for _ in range(2):
-        samples = samples_of(mcmc, y, 4, init_params={"mu": jnp.float32(0.5)})["mu"]
-        np.testing.assert_allclose(samples[0], descent(y, 0.5, step_size, 2), rtol=1e-4)
+        samples = samples_of(mcmc, y, len(y), init_params={"mu": jnp.float32(0.5)})["mu"]
+        np.testing.assert_allclose(samples[0], descent(y, 0.5, 1e-2, 2), rtol=1e-5)
         y += 1
 
 

@@ -150,9 +150,7 @@ def test_temperature_scales_the_noise():
 
 def test_three_point_noise_gives_the_same_moments():
     problem = anisotropic_mean(20)
-    exact = stationary_moments(
-        problem.exact, "random_reshuffle", "leimkuhler_matthews", STEP_SIZE, 20
-    ).period_end
+    exact = stationary_moments(problem.exact, "random_reshuffle", "leimkuhler_matthews", STEP_SIZE, 20).period_end
     kernel = SGWORLD(problem.model, STEP_SIZE, integrator=LeimkuhlerMatthews(noise="three_point"))
     draws, _ = run(problem, kernel, samples=2000, chains=8)
     measured = measure(draws, exact[0])
@@ -178,9 +176,7 @@ def test_preconditioning_is_a_change_of_coordinates(kind, integrator):
         row_shifts=exact.row_shifts @ root,
     )
     moments = stationary_moments(transformed, "random_reshuffle", integrator, STEP_SIZE, 20).period_end
-    kernel = SGWORLD(
-        problem.model, STEP_SIZE, integrator=INTEGRATORS[integrator](), preconditioner=preconditioner
-    )
+    kernel = SGWORLD(problem.model, STEP_SIZE, integrator=INTEGRATORS[integrator](), preconditioner=preconditioner)
     draws, _ = run(problem, kernel, samples=2000, chains=8)
     measured = measure(draws, root @ moments[0])
     assert_within(measured.mean, measured.mean_error, 0, "mean")

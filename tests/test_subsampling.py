@@ -201,18 +201,16 @@ def test_many_plates(scheme, plate, start, seed):
 
 
 def check_blocks_and_chains(scheme, plate, start, steps):
-    """Two chains' blocks drawn together are one chain's steps drawn one by one."""
+    """A chain's block, drawn together with another chain's, is its steps drawn one by one."""
 
     @jax.jit
     def draw(keys, start):
         blocks = jax.vmap(lambda key: scheme.indices(key, start, steps, plate))(keys)
-        singles = [scheme.indices(key, start + steps // 2, 1, plate)[0] for key in keys]
         one = jax.vmap(lambda n: scheme.indices(keys[1], start + n, 1, plate)[0])
-        return blocks, jnp.stack(singles), one(jnp.arange(steps, dtype=jnp.int32))
+        return blocks, one(jnp.arange(steps, dtype=jnp.int32))
 
-    blocks, singles, every = draw(random.split(random.key(0)), jnp.int32(start))
+    blocks, every = draw(random.split(random.key(0)), jnp.int32(start))
     np.testing.assert_array_equal(blocks[1], every)
-    np.testing.assert_array_equal(blocks[:, steps // 2], singles)
 
 
 @every_scheme
