@@ -1,13 +1,17 @@
 """A kernel bound to the arguments of one run: what is found out about them once, and the data it holds."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.flatten_util import ravel_pytree
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
-from numpyro.infer.util import find_valid_initial_params, unconstrain_fn
+from numpyro.infer.util import find_valid_initial_params, potential_energy, unconstrain_fn
+from numpyro.util import is_prng_key
 
 from sgworld_numpyro.engine import Engine
 from sgworld_numpyro.handlers import as_jax_array, is_numeric_array
@@ -117,6 +121,8 @@ def initial_values(engine: Engine, init_strategy: Callable, arguments: Arguments
     model = target.at(arguments, target.first_rows())
     if given and GIBBS_SITES_KWARG in kwargs:
         given = unconstrain_fn(model, args, kwargs, given)
+    if given and set(given) == set(target.prototype):
+        return _cast(given, target), _finite_at(model, args, kwargs, given, key)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), target.prototype)
     (values, _, _), valid = find_valid_initial_params(
         key,
@@ -126,5 +132,16 @@ def initial_values(engine: Engine, init_strategy: Callable, arguments: Arguments
         model_kwargs=kwargs,
         prototype_params=zeros,
     )
-    values = {**values, **(given or {})}
-    return {name: values[name].astype(leaf.dtype) for name, leaf in target.prototype.items()}, valid
+    return _cast({**values, **(given or {})}, target), valid
+
+
+def _cast(values, target):
+    return {name: jnp.asarray(values[name], leaf.dtype) for name, leaf in target.prototype.items()}
+
+
+def _finite_at(model, args, kwargs, values, key):
+    def finite(values):
+        energy, gradient = jax.value_and_grad(partial(potential_energy, model, args, kwargs))(values)
+        return jnp.isfinite(energy) & jnp.all(jnp.isfinite(ravel_pytree(gradient)[0]))
+
+    return finite(values) if is_prng_key(key) else jax.vmap(finite)(values)

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+# An inverse computed in float32 is as asymmetric as this, relative to its largest entry.
+ROUNDING = 1e-3
+
 
 class Dense:
     """M = a full matrix; its Cholesky factor is the root. For dim up to about a thousand.
@@ -17,8 +20,13 @@ class Dense:
         matrix = np.asarray(matrix)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"Dense wants a square matrix, got shape {matrix.shape}.")
-        if not np.allclose(matrix, matrix.T):
-            raise ValueError("Dense wants a symmetric matrix; pass (matrix + matrix.T) / 2.")
+        asymmetry = np.max(np.abs(matrix - matrix.T), initial=0.0)
+        if not asymmetry <= ROUNDING * np.max(np.abs(matrix), initial=0.0):
+            raise ValueError(
+                f"Dense wants a symmetric matrix; entries differ from their mirror images by up to {asymmetry:.3g}. "
+                "If that is rounding, pass (matrix + matrix.T) / 2."
+            )
+        matrix = (matrix + matrix.T) / 2
         try:
             self.root = np.linalg.cholesky(matrix)
         except np.linalg.LinAlgError as error:

@@ -1,0 +1,22 @@
+"""The README's Python blocks run, one after the other, and print what they say."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_readme_examples_run(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), names)
+    weights = names["mcmc"].get_samples()["w"]
+    assert weights.shape == (4000, 3)
+    assert np.all(np.abs(np.asarray(weights.mean(0)) - [1.0, -2.0, 0.5]) < 0.2)
+    assert names["idata"]["log_likelihood"]["obs"].shape == (4, 1000, 10_000)
+    promised = re.search(r"# (0\.\d+)$", blocks[2], re.MULTILINE).group(1)
+    assert f"{float(capsys.readouterr().out.split()[-1]):.4f}" == promised
