@@ -181,3 +181,41 @@ def test_preconditioning_is_a_change_of_coordinates(kind, integrator):
     measured = measure(draws, root @ moments[0])
     assert_within(measured.mean, measured.mean_error, 0, "mean")
     assert_within(measured.second, measured.second_error, root @ moments[1] @ root.T, "covariance")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "order"), [("sgld", 1), ("sgworld, all steps", 2)])
+def test_order_of_the_bias_in_simulation(name, order):
+    """Slope of log bias against log step size, simulated, within 5 standard errors of the exact one.
+
+    The third and fifth orders at period ends drown in Monte Carlo noise long before they become straight lines;
+    they are measured on the exact formulas, in test_linear_gaussian.
+    """
+    problem, batch_size = anisotropic_mean(20), 20
+    period_time = np.array([0.6, 0.9, 1.35, 2.0])
+    step_sizes = period_time / (10 * np.linalg.eigvalsh(problem.exact.hessian).max())
+    scheme = "with_replacement" if order == 1 else "random_reshuffle"
+    exact_bias, bias, error = [], [], []
+    for number, step_size in enumerate(step_sizes):
+        kernel = StochasticGradientKernel(
+            problem.model,
+            float(step_size),
+            subsampling=SCHEMES[scheme],
+            integrator=LeimkuhlerMatthews(),
+            steps_per_sample=3,  # prime to the period: the draws visit all its phases
+        )
+        draws, _ = run(problem, kernel, samples=8_000, chains=32, seed=number)
+        moments = stationary_moments(problem.exact, scheme, "leimkuhler_matthews", step_size, batch_size)
+        mean, covariance = moments.averaged
+        target = problem.exact.covariance
+        whitened = np.linalg.solve(np.linalg.cholesky(target), (draws - mean).reshape(-1, 2).T.astype(float))
+        excess = np.mean(whitened**2, axis=0).reshape(32, -1).mean(1) - 1
+        exact_bias.append(np.trace(np.linalg.solve(target, covariance)) / 2 - 1)
+        bias.append(excess.mean())
+        error.append(excess.std(ddof=1) / np.sqrt(32))
+    x = np.log(step_sizes) - np.log(step_sizes).mean()
+    slope, exact_slope = x @ np.log(bias) / (x @ x), x @ np.log(exact_bias) / (x @ x)
+    slope_error = np.sqrt((x**2) @ (np.array(error) / bias) ** 2) / (x @ x)
+    assert abs(slope - exact_slope) < STANDARD_ERRORS * slope_error
+    assert STANDARD_ERRORS * slope_error < 1, "too noisy to tell one order from the next"
+    assert abs(exact_slope - order) < 0.4  # the higher powers of Rε bend the lines at steps this large
