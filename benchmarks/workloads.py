@@ -45,7 +45,7 @@ def gaussian_mean(rows=1_000) -> Workload:
 
 
 def logistic_regression(rows=100_000, dim=54, batch_size=100) -> Workload:
-    """W2: logistic regression, N = 100 000, d = 54, B = 100 (the shape of the covertype data, a sixth of its rows)."""
+    """W2: logistic regression, N = 100 000, d = 54, B = 100 (a sixth of the covertype data)."""
     rng = np.random.default_rng(1)
     x = rng.normal(size=(rows, dim))
     y = rng.random(rows) < 1 / (1 + np.exp(-x @ rng.normal(size=dim) / np.sqrt(dim)))

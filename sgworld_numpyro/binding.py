@@ -1,6 +1,7 @@
 """A kernel bound to the arguments of one run: what is found out about them once, and the data it holds."""
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,7 @@ class Binding:
         self.arguments = arguments
         self.hold = hold
         self._data = HeldData()
+        self._fingerprints: dict[int, int] = {}
         self._cached: dict[Any, Callable] = {}
         if not engine.target.abstract:
             warn_if_baked(arguments.leaves, "The model looks at its data's values: compute them outside")
@@ -44,16 +46,30 @@ class Binding:
 
     def _hold(self):
         target, scheme = self.engine.target, self.engine.subsampling
-        for slot in target.slots if isinstance(scheme, ContiguousScheme) else ():
+        for slot in target.slots:
+            if not isinstance(scheme, ContiguousScheme):
+                break
             leaf = self.arguments.leaves[slot.leaf]
             plate = target.plate(slot.plate)
             # A pool of batches that repeats the data many times is gathered instead.
             if not is_traced(leaf) and scheme.period(plate) * plate.batch_size <= 2 * plate.size:
                 order = np.asarray(scheme.layout(plate))
                 self._data.hold((id(leaf), slot), np.take(np.asarray(leaf), order, slot.axis))
+                self._remember(leaf)
         for leaf in self.arguments.leaves:
             if target.abstract and holdable(leaf):
                 self._data.hold(id(leaf), leaf)
+                self._remember(leaf)
+
+    def _remember(self, leaf):
+        if isinstance(leaf, np.ndarray):
+            self._fingerprints[id(leaf)] = _fingerprint(leaf)
+
+    def follow_changes(self) -> None:
+        """Copy again what is held of NumPy arrays that were changed in place."""
+        leaves = {id(leaf): leaf for leaf in self.arguments.leaves}
+        if any(_fingerprint(leaves[name]) != value for name, value in self._fingerprints.items()):
+            self._hold()
 
     def fits(self, arguments: Arguments) -> bool:
         """Whether arguments are the same but for the values of their arrays."""
@@ -70,7 +86,8 @@ class Binding:
         To be called inside the compiled function that uses them.
         """
         arrays = {}
-        for number in arguments.arrays:
+        # A model that looks at its data's values must get them as they are: JAX's are not known in a trace.
+        for number in arguments.arrays if self.engine.target.abstract else ():
             leaf = arguments.leaves[number]
             held = self._data.read(id(leaf))
             arrays[number] = as_jax_array(leaf) if held is None else held
@@ -100,9 +117,13 @@ def signature(arguments: Arguments) -> tuple:
     def of(leaf):
         if is_numeric_array(leaf):
             return leaf.shape, str(leaf.dtype)
-        return leaf if leaf.__hash__ is not None else id(leaf)
+        return leaf if isinstance(leaf, Hashable) and not isinstance(leaf, jax.Array) else id(leaf)
 
     return arguments.treedef, tuple(of(leaf) for leaf in arguments.leaves)
+
+
+def _fingerprint(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
 
 
 def initial_values(engine: Engine, init_strategy: Callable, arguments: Arguments, key: Array, given):

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from types import FrameType
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +20,20 @@ def warn_of_divergence(diverged, sample, step_size, largest) -> None:
         return
     step_size, largest = float(step_size), float(largest)
     known = 0 < largest < float("inf")
-    stable = f" The largest stable step size there is about {largest:.2g}." if known else ""
-    advice = min(step_size, largest) / 4 if known else step_size / 10
+    if not 0 < step_size < float("inf"):
+        advice = "A schedule must give a positive, finite step size at every step; use jnp.where to bound it."
+    elif known and step_size < largest:
+        advice = (
+            f"The step is below the largest stable one at the start, about {largest:.2g}: look for NaN in the "
+            f"data, an impossible start (init_params), or regions of higher curvature (try step_size={step_size / 4:.1g})."
+        )
+    elif known:
+        advice = f"The largest stable step size there is about {largest:.2g}; try step_size={largest / 4:.1g}."
+    else:
+        advice = f"Try a smaller step, for instance step_size={step_size / 10:.1g}."
     warnings.warn(
-        f"The chain diverged in sample {int(sample)} at step_size={step_size:.3g}; its draws are not finite from "
-        f"there on.{stable} Run again with a smaller step, for instance step_size={advice:.1g}.",
+        f"The chain diverged in sample {int(sample)} at step_size={step_size:.3g}; its draws are of no use from "
+        f"there on. {advice}",
         DivergenceWarning,
         stacklevel=2,
     )
@@ -46,7 +56,7 @@ def progress_bar_reports() -> bool:
 
     NumPyro tells its kernels nothing of the progress bar, so this looks up the stack for its loop.
     """
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code is not fori_collect.__code__:
         frame = frame.f_back
     return frame is not None and bool(frame.f_locals["progbar"]) and frame.f_locals["num_chains"] == 1

@@ -20,7 +20,7 @@ from sgworld_numpyro.integrators import Integrator
 from sgworld_numpyro.noise import noise_block
 from sgworld_numpyro.preconditioners import Preconditioner
 from sgworld_numpyro.schedules import Schedule
-from sgworld_numpyro.subsampling import SubsamplingScheme
+from sgworld_numpyro.subsampling import ContiguousScheme, SubsamplingScheme
 from sgworld_numpyro.target import Arguments, Slot, Target
 
 # What is drawn ahead for a block should stay in cache; but a loop over blocks is slower than one long block.
@@ -149,7 +149,7 @@ class Engine:
         contiguous = {slot.plate for slot in reordered}
         for plate in self.target.plates:
             slots = [slot for slot in self.target.slots if slot.plate == plate.name]
-            if plate.name in contiguous:
+            if plate.name in contiguous and isinstance(self.subsampling, ContiguousScheme):
                 numbers = self.subsampling.batch_numbers(keys[plate.name], start, length, plate)
                 ahead["numbers"][plate.name] = numbers
             late = [s for s in slots if s not in reordered and not self._gathers_ahead(s, arguments)]

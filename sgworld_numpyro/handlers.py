@@ -56,7 +56,8 @@ class record_plates(Messenger):
             found = self.hidden if self._inside_control_flow else self.plates
             found[msg["name"]] = msg["args"]
             if msg["value"] is None:  # any rows will do here, and none is valid if there are too few
-                msg["value"] = jnp.zeros(msg["args"][1], jnp.int32)
+                msg["value"] = jnp.zeros(int(msg["args"][1]), jnp.int32)
+                msg["args"] = (msg["args"][0], int(msg["args"][1]))
         elif msg["type"] == "control_flow":
             functions = (partial(self._watched, f) if callable(f) else f for f in msg["args"])
             msg["args"] = tuple(functions)
@@ -116,7 +117,9 @@ class FullDataModel:
 
 def is_numeric_array(leaf) -> bool:
     """Whether a leaf of the model's arguments is data that JAX can hold."""
-    return isinstance(leaf, jax.Array) or (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc")
+    if isinstance(leaf, jax.Array):
+        return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
 
 
 def as_jax_array(leaf):

@@ -34,8 +34,11 @@ class HeldData:
 
     def hold(self, name: Hashable, array) -> None:
         """Keep an array under a name: in a ``Ref`` if it is large."""
-        array = jnp.asarray(array)
-        self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES else array
+        array, place = jnp.asarray(array), self._places.get(name)
+        if isinstance(place, jax.Ref):
+            place[...] = array  # what was compiled with it reads it again
+        else:
+            self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES else array
 
     def read(self, name: Hashable) -> Array | None:
         """The array of that name, or None. To be called inside the compiled function."""
@@ -51,7 +54,7 @@ def holdable(leaf) -> bool:
 def warn_if_baked(leaves, remedy: str) -> None:
     """Say that large data will be compiled into the executable, and how to prevent it."""
     size = sum(leaf.nbytes for leaf in leaves if holdable(leaf))
-    if size >= WARN_BYTES and not jax.config.jax_use_simplified_jaxpr_constants:
+    if size >= WARN_BYTES and not getattr(jax.config, "jax_use_simplified_jaxpr_constants", False):
         warnings.warn(
             f"{size / 2**20:.0f} MiB of data will be compiled into the executable, which costs seconds and twice "
             f"that memory at every compilation. {remedy}, or set JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS=true in the "

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -101,17 +102,21 @@ class StochasticGradientKernel(MCMCKernel):
         steps_per_sample: int | None = None,
         init_strategy: Callable = init_to_uniform,
     ):
-        self._model = model
+        self._model = checks.checked_callable("model", model)
         self._step_size = checks.checked_step_size(step_size)
         self._subsampling = checks.checked_component("subsampling", subsampling, SubsamplingScheme)
-        self._integrator = checks.checked_component("integrator", integrator or EulerMaruyama(), Integrator)
-        self._gradient = checks.checked_component("gradient", gradient or Minibatch(), GradientEstimator)
+        self._integrator = checks.checked_component(
+            "integrator", EulerMaruyama() if integrator is None else integrator, Integrator
+        )
+        self._gradient = checks.checked_component(
+            "gradient", Minibatch() if gradient is None else gradient, GradientEstimator
+        )
         self._preconditioner = checks.checked_component(
-            "preconditioner", preconditioner or Identity(), Preconditioner
+            "preconditioner", Identity() if preconditioner is None else preconditioner, Preconditioner
         )
         self._temperature = checks.checked_temperature(temperature)
         self._steps_per_sample = checks.checked_steps(steps_per_sample)
-        self._init_strategy = init_strategy
+        self._init_strategy = checks.checked_callable("init_strategy", init_strategy)
         self._forget()
 
     def _forget(self):
@@ -119,6 +124,7 @@ class StochasticGradientKernel(MCMCKernel):
         self._binding: Binding | None = None
         self._sample_fn: Callable | None = None  # NumPyro calls init again while this is None
         self._diagnostics = (0.0, "")
+        self._unseen: deque[SGState] = deque()  # states that were not computed yet when they were shown
         self._warned = False
 
     # What NumPyro asks of a kernel
@@ -141,15 +147,15 @@ class StochasticGradientKernel(MCMCKernel):
         arguments = Arguments.of(model_args, model_kwargs)
         traced = is_traced(rng_key)
         binding = self._bind(arguments, hold=not traced)
+        engine = binding.engine
         batch = () if is_prng_key(rng_key) else (rng_key.shape[0],)
-        checks.check_initial_values(init_params, binding.engine.target.prototype, batch)
-        checks.check_schedule(self._step_size, num_warmup * binding.engine.steps)
-        start = partial(_start, binding.engine, self._init_strategy, self._initial_step_size())
+        checks.check_initial_values(init_params, engine.target.prototype, batch)
+        checks.check_schedule(self._step_size, num_warmup * engine.steps)
+        start = partial(_start, engine, self._init_strategy, self._initial_step_size())
         state, valid = binding.compiled("start", start, arguments)(rng_key, init_params)
         if not is_traced(valid):
-            checks.check_initial_state(valid, self._model, binding)
+            checks.check_initial_state(valid, state.position.reshape(-1, engine.target.dim)[0], binding)
         self._sample_fn = self.sample
-        self._warned = False
         return state
 
     def sample(self, state: SGState, model_args, model_kwargs) -> SGState:
@@ -182,6 +188,9 @@ class StochasticGradientKernel(MCMCKernel):
 
     def get_constrain_fn(self, model_args, model_kwargs) -> Callable:
         """From unconstrained to constrained values of the latent sites, without running the model if possible."""
+        if self._binding is not None and self._binding.engine.target.transforms is not None:
+            # Gibbs asks without the values that it conditions the model on.
+            return partial(transform_fn, self._binding.engine.target.transforms)
         arguments = Arguments.of(model_args, model_kwargs)
         binding = self._bound(arguments)
         target = binding.engine.target
@@ -205,6 +214,8 @@ class StochasticGradientKernel(MCMCKernel):
 
         Available once the kernel has been initialised.
         """
+        if self._binding is None:
+            raise RuntimeError("minibatch_rows knows the plates once the kernel is initialised; run it first.")
         engine = self._binding.engine
 
         def rows(state):
@@ -218,21 +229,33 @@ class StochasticGradientKernel(MCMCKernel):
 
     def get_diagnostics_str(self, state: SGState) -> str:
         """Step size, mean potential energy and number of divergences, for the progress bar."""
+        if state.i == 1:
+            self._warned = False
         now = time.monotonic()
-        if now - self._diagnostics[0] >= REFRESH_SECONDS:
+        newly_diverged = self._look_for_divergence(state)
+        if newly_diverged or now - self._diagnostics[0] >= REFRESH_SECONDS:
             step_size, energy, divergences = jax.device_get(
                 (state.step_size, state.potential_energy, state.divergences)
             )
             text = f"step size {step_size:.2e}, potential energy {energy:.4g}, divergences {divergences}"
             self._diagnostics = (now, text)
-            if divergences and not self._warned:
-                self._warned = True
-                warn_of_divergence(True, state.i - divergences, step_size, self._largest_stable_step_size())
         return self._diagnostics[1]
+
+    def _look_for_divergence(self, state: SGState) -> bool:
+        """Warn of the first divergence among the states that are computed by now, without waiting for others."""
+        self._unseen.append(state)
+        while self._unseen and _is_ready(self._unseen[0].divergences):
+            seen = self._unseen.popleft()
+            if seen.divergences and not self._warned:
+                self._warned = True
+                largest = self._largest_stable_step_size()
+                warn_of_divergence(True, seen.i - seen.divergences, seen.step_size, largest)
+                return True
+        return False
 
     def __getstate__(self):
         state = self.__dict__.copy()
-        for name in ("_binding", "_sample_fn", "_diagnostics", "_warned"):
+        for name in ("_binding", "_sample_fn", "_diagnostics", "_unseen", "_warned"):
             del state[name]
         return state
 
@@ -259,9 +282,11 @@ class StochasticGradientKernel(MCMCKernel):
     def _bind(self, arguments: Arguments, hold: bool) -> Binding:
         """The binding to these arguments, kept until there are others."""
         binding = self._binding
-        if binding is None or binding.hold != hold or not binding.is_of(arguments):
-            self._binding = Binding(self._engine(arguments), arguments, hold)
-        return self._binding
+        if binding is not None and binding.hold == hold and binding.is_of(arguments):
+            binding.follow_changes()
+            return binding
+        self._binding = binding = Binding(self._engine(arguments), arguments, hold)
+        return binding
 
     def _bound(self, arguments: Arguments) -> Binding:
         if self._binding is not None and self._binding.fits(arguments):
@@ -280,8 +305,10 @@ class StochasticGradientKernel(MCMCKernel):
         report_from_device(newly.any(), i, step_size, estimate)
 
     def _largest_stable_step_size(self):
-        """At the first initial position of the run."""
+        """At an initial position."""
         binding = self._binding
+        if binding is None:
+            return float("nan")
         start = partial(_start, binding.engine, self._init_strategy, 1.0)
         state, _ = binding.compiled("start", start, binding.arguments)(random.key(0), None)
 
@@ -322,7 +349,8 @@ def _start(engine, init_strategy, step_size, arguments, rng_key, init_params):
 def _advance(engine, state, i, arguments, reordered, chains):
     chain = Chain(engine.target.ravel(state.z), state.integrator_state, state.step_size, state.potential_energy)
     chain = engine.advance(chain, i, state.shuffle_key, state.rng_key, arguments, reordered, chains)
-    diverging = ~(jnp.all(jnp.isfinite(chain.position)) & jnp.isfinite(chain.energy))
+    sound = jnp.all(jnp.isfinite(chain.position)) & jnp.isfinite(chain.energy) & (chain.step_size > 0)
+    diverging = ~sound
     return state._replace(
         i=state.i + 1,
         z=engine.target.unravel(chain.position),
@@ -334,6 +362,15 @@ def _advance(engine, state, i, arguments, reordered, chains):
     )
 
 
+def _is_ready(array: Any) -> bool:
+    """Whether an array is computed already; JAX's type does not say that it can tell."""
+    return array.is_ready()
+
+
+def _given(component, default):
+    return default if component is None else component
+
+
 class SGLD(StochasticGradientKernel):
     """Stochastic-gradient Langevin dynamics (Welling & Teh 2011): rows drawn with replacement.
 
@@ -342,7 +379,7 @@ class SGLD(StochasticGradientKernel):
     """
 
     def __init__(self, model, step_size=None, *, subsampling=None, **options):
-        super().__init__(model, step_size, subsampling=subsampling or WithReplacement(), **options)
+        super().__init__(model, step_size, subsampling=_given(subsampling, WithReplacement()), **options)
 
 
 class SGWORLD(StochasticGradientKernel):
@@ -353,7 +390,7 @@ class SGWORLD(StochasticGradientKernel):
     """
 
     def __init__(self, model, step_size=None, *, subsampling=None, **options):
-        super().__init__(model, step_size, subsampling=subsampling or RandomReshuffle(), **options)
+        super().__init__(model, step_size, subsampling=_given(subsampling, RandomReshuffle()), **options)
 
 
 class SGD(StochasticGradientKernel):
@@ -366,5 +403,5 @@ class SGD(StochasticGradientKernel):
     def __init__(self, model, step_size=None, *, subsampling=None, **options):
         if "temperature" in options:
             raise TypeError("SGD has temperature 0; for another one use SGLD(model, ..., temperature=T).")
-        scheme = subsampling or WithReplacement()
+        scheme = _given(subsampling, WithReplacement())
         super().__init__(model, step_size, subsampling=scheme, temperature=0.0, **options)

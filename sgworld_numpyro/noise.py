@@ -62,6 +62,12 @@ def three_point(
 NOISES: dict[str, Noise] = {"gaussian": gaussian, "three_point": three_point}
 
 
+def check_noise(name: str) -> None:
+    """Raise ``ValueError`` for a law of noise that is not known."""
+    if name not in NOISES:
+        raise ValueError(f"noise={name!r} is unknown; choose one of {', '.join(map(repr, NOISES))}.")
+
+
 def noise_block(
     name: NoiseName, seed: UInt32[Array, "2"], steps: Int[Array, "steps"], vectors: int, size: int, dtype
 ) -> Float[Array, "steps vectors size"]:

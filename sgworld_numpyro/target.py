@@ -16,7 +16,7 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
 
 from sgworld_numpyro.dependence import influences
-from sgworld_numpyro.handlers import as_jax_array, at_rows, is_numeric_array, record_plates
+from sgworld_numpyro.handlers import at_rows, is_numeric_array, record_plates
 from sgworld_numpyro.subsampling.protocol import Plate
 from sgworld_numpyro.validation import check_dependence, check_plates, check_sites
 
@@ -147,8 +147,8 @@ def inspect_model(model: Callable, arguments: Arguments) -> Target:
         shapes = {number: _shape_of(arguments.leaves[number]) for number in arguments.arrays}
         return _inspect(model, arguments, shapes, abstract=True)
     except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError):
-        # The model looks at its data's values, to count classes for instance: give them to it.
-        arrays = {number: as_jax_array(arguments.leaves[number]) for number in arguments.arrays}
+        # The model looks at its data's values, to count classes for instance: give them to it as they are.
+        arrays = {number: arguments.leaves[number] for number in arguments.arrays}
         return _inspect(model, arguments, arrays, abstract=False)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from numpyro.distributions import Delta, Unit
 from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
 
@@ -27,7 +28,13 @@ def check_plates(plates: Mapping[str, tuple[int, int]], hidden: Mapping[str, tup
             '        numpyro.sample("obs", ..., obs=yb)'
         )
     for name, (size, batch) in plates.items():
-        if not 1 <= batch <= size:
+        if not isinstance(batch, int | np.integer):
+            raise ModelError(
+                f"Plate {name!r} has subsample_size={batch!r}, which must be an integer: use // for /."
+            )
+        if batch < 1:
+            raise ModelError(f"Plate {name!r} has subsample_size={batch}; it must be at least 1.")
+        if batch > size:
             raise ModelError(
                 f"Plate {name!r} has subsample_size={batch} and size={size}; it must be between 1 and {size}. "
                 f"Write subsample_size=min({batch}, size)."
@@ -48,6 +55,7 @@ def check_sites(trace: Mapping[str, dict], plates: Mapping[str, tuple[int, int]]
         inside = [frame for frame in site["cond_indep_stack"] if frame.name in plates]
         if site["is_observed"]:
             _check_factor(name, site, inside, plates)
+            _check_shape(name, site, inside, plates)
             continue
         latents += 1
         if site["fn"].support.is_discrete:
@@ -99,4 +107,28 @@ def _check_factor(name, site, inside, plates):
                 f"Factor {name!r} has shape {shape} inside plate {frame.name!r}, which counts it once for each "
                 f"of the {batch} rows of the minibatch. Give one log factor a row, shape ({batch},) "
                 "(drop the .sum()), or move it out of the plate."
+            )
+
+
+def _check_shape(name, site, inside, plates):
+    """Refuse observations that are not the minibatch's: NumPyro would broadcast them, or fail obscurely."""
+    event_dim = site["fn"].event_dim
+    shape = jnp.shape(site["value"])[: len(jnp.shape(site["value"])) - event_dim]
+    taken = {frame.dim for frame in site["cond_indep_stack"]}
+    for frame in inside:
+        size, batch = plates[frame.name]
+        advice = f"Take them with obs=numpyro.subsample(y, event_dim={event_dim})"
+        if batch < size and len(shape) >= -frame.dim and shape[frame.dim] == size:
+            raise ModelError(
+                f"Site {name!r} has {size} values in plate {frame.name!r}, which takes {batch} of its {size} rows a "
+                f"minibatch. {advice}."
+            )
+        strays = [
+            dim for dim in range(-len(shape), 0) if dim not in taken and shape[dim] in (size, batch) and batch > 1
+        ]
+        if strays:
+            raise ModelError(
+                f"Site {name!r} has values of shape {jnp.shape(site['value'])}, whose dimension {strays[0]} belongs to no "
+                f"plate: they would be broadcast against the {batch} rows of plate {frame.name!r}. Reshape the data, "
+                f"y of shape ({size}, 1) to ({size},) for instance. {advice}."
             )

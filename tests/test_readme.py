@@ -3,7 +3,12 @@
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
+from numpyro.infer import MCMC
+
+from sgworld_numpyro import SGWORLD
+from tests.problems import anisotropic_mean
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -20,3 +25,15 @@ def test_readme_examples_run(capsys):
     assert names["idata"]["log_likelihood"]["obs"].shape == (4, 1000, 10_000)
     promised = re.search(r"# (0\.\d+)$", blocks[2], re.MULTILINE).group(1)
     assert f"{float(capsys.readouterr().out.split()[-1]):.4f}" == promised
+
+
+def test_contributing_examples_run():
+    contributing = README.with_name("CONTRIBUTING.md")
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", contributing.read_text(encoding="utf-8"), re.DOTALL):
+        exec(compile(block, str(contributing), "exec"), names)
+    problem = anisotropic_mean(20)
+    kernel = SGWORLD(problem.model, 1e-5, subsampling=names["Systematic"](), integrator=names["HeavyBall"]())
+    mcmc = MCMC(kernel, num_warmup=10, num_samples=10, progress_bar=False)
+    mcmc.run(jax.random.key(0), *problem.data)
+    assert np.all(np.isfinite(np.asarray(mcmc.get_samples()["mean"])))

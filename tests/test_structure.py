@@ -25,17 +25,31 @@ FLOORS = {
         "linear_gaussian",
         "datasets",
     },
-    "first": {"tuning", "nonequilibrium", "engine"},
+    "first": {"tuning", "nonequilibrium", "engine", "held_data"},
     "second": {"kernel"},
     "top": {"inference_data", "checkpoint"},
 }
 LEVEL = {module: level for level, modules in enumerate(FLOORS.values()) for module in modules}
 
 # Private modules at the front, each a part of the module that it serves.
-PART_OF = {"_orders": "linear_gaussian", "_stationary": "linear_gaussian"}
+PART_OF = {
+    "_orders": "linear_gaussian",
+    "_stationary": "linear_gaussian",
+    "dependence": "target",
+    "handlers": "target",
+    "validation": "target",
+    "stability": "engine",
+    "binding": "kernel",
+    "checks": "kernel",
+    "divergence": "kernel",
+}
 
 # Imports on one floor that are allowed all the same: (importing module, imported module).
-SIDEWAYS = {("target", "subsampling.protocol")}  # for the type Plate
+SIDEWAYS = {
+    ("target", "subsampling.protocol"),  # for the type Plate
+    ("integrators", "preconditioners.protocol"),  # for the type of an argument
+    ("integrators", "noise"),  # for the names of its laws
+}
 
 
 def sources(root: Path) -> dict[str, Path]:

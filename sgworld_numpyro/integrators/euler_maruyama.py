@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from sgworld_numpyro.noise import NoiseName
+from sgworld_numpyro.noise import NoiseName, check_noise
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,9 @@ class EulerMaruyama:
 
     noise: NoiseName = "gaussian"
     noise_vectors: ClassVar[int] = 1
+
+    def __post_init__(self):
+        check_noise(self.noise)
 
     def init(self, position):
         return ()

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from sgworld_numpyro.noise import NoiseName
+from sgworld_numpyro.noise import NoiseName, check_noise
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,9 @@ class LeimkuhlerMatthews:
 
     noise: NoiseName = "gaussian"
     noise_vectors: ClassVar[int] = 1
+
+    def __post_init__(self):
+        check_noise(self.noise)
 
     def init(self, position):
         return jnp.zeros_like(position)

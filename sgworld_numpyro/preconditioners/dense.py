@@ -23,8 +23,8 @@ class Dense:
         asymmetry = np.max(np.abs(matrix - matrix.T), initial=0.0)
         if not asymmetry <= ROUNDING * np.max(np.abs(matrix), initial=0.0):
             raise ValueError(
-                f"Dense wants a symmetric matrix; entries differ from their mirror images by up to {asymmetry:.3g}. "
-                "If that is rounding, pass (matrix + matrix.T) / 2."
+                "Dense wants a symmetric matrix; pass (matrix + matrix.T) / 2 if that is rounding: entries differ "
+                f"from their mirror images by up to {asymmetry:.3g}."
             )
         matrix = (matrix + matrix.T) / 2
         try:

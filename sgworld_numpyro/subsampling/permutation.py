@@ -62,7 +62,8 @@ def permuted(
     position = jnp.pad(positions, ((0, padding), (0, 0))).T
     which = jnp.pad(which, (0, padding), mode="edge")
     keys = round_keys(key, first + jnp.arange(distinct, dtype=jnp.int32), size)
-    now, following = tuple(k[:, which] for k in keys), ()
+    now = tuple(k[:, which] for k in keys)
+    following: tuple[Array, ...] = ()
     if wraps:
         beyond = position >= size
         position = jnp.where(beyond, position - size, position)
