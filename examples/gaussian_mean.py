@@ -240,9 +240,7 @@ def draw(path, problem, biases, allowed, offsets):
     left.set(xlabel=r"step size, as time per pass over the data, $R\,h\,\lambda$")
     left.set(ylabel="relative error of the covariance")
     left.legend(frameon=False, loc="upper left")
-    left.set_title(
-        "lines: exact; points: measured; hollow: upper limits (2 standard errors)", fontsize=9, loc="left"
-    )
+    left.set_title("lines: exact; points: measured; hollow: upper limits (2 standard errors)", fontsize=9, loc="left")
 
     def contours(covariance, **options):
         axes = Affine2D(np.block([[np.linalg.cholesky(covariance), np.zeros((2, 1))], [0, 0, 1]]))
@@ -321,9 +319,7 @@ def main(argv=None):
     print_table(biases)
     print_summary(numbers)
     draw(options.out / "gaussian_mean.png", problem, biases, allowed, shown)
-    print(
-        f"Figure and runs: {', '.join(str(options.out / name) for name in ('gaussian_mean.png', *SAVED.values()))}"
-    )
+    print(f"Figure and runs: {', '.join(str(options.out / name) for name in ('gaussian_mean.png', *SAVED.values()))}")
     write_json(options.json, numbers)
     return numbers
 

@@ -113,9 +113,7 @@ def agree(comparison):
 
 def print_table(names, ours, reference, comparison):
     print(f"\n{'':24}{'NUTS':^19}{'SGWORLD against NUTS':^38}{'ESS':^16}")
-    print(
-        f"{'coordinate':<24}{'mean':>9}{'sd':>8}   {'mean, in sds':>17}{'sd ratio':>19}{'SGWORLD':>10}{'NUTS':>8}"
-    )
+    print(f"{'coordinate':<24}{'mean':>9}{'sd':>8}   {'mean, in sds':>17}{'sd ratio':>19}{'SGWORLD':>10}{'NUTS':>8}")
     for i, name in enumerate(names):
         difference, difference_error, ratio, ratio_error = (values[i] for values in comparison.values())
         print(

@@ -49,9 +49,7 @@ class NoStationaryLaw(ArithmeticError):
 # One Hessian for all rows: the gradient noise is additive, and the eigenvectors of H part the dimensions.
 
 
-def equal_hessians(
-    hessian: Float[np.ndarray, "d d"], row_shifts: Float[np.ndarray, "rows d"], chain: Chain
-) -> Moments:
+def equal_hessians(hessian: Float[np.ndarray, "d d"], row_shifts: Float[np.ndarray, "rows d"], chain: Chain) -> Moments:
     """Mean, from the mode, and covariance at each phase, with zero standard errors.
 
     Along an eigenvector of H a batch only kicks, θ' = κθ + kick + noise with κ = 1 − hλ, and the covariance

@@ -44,9 +44,7 @@ def checked_step_size(step_size: Any) -> Any:
             raise TypeError
         value = float(step_size)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"step_size={step_size!r} is neither a positive number nor a function of the step."
-        ) from None
+        raise ValueError(f"step_size={step_size!r} is neither a positive number nor a function of the step.") from None
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"step_size={value} must be positive and finite.")
     return value
@@ -105,9 +103,7 @@ def checked_callable(argument: str, function: Any) -> Callable:
     """
     if not callable(function):
         what = (
-            "a NumPyro model, a function"
-            if argument == "model"
-            else "a function of numpyro.infer, init_to_median say"
+            "a NumPyro model, a function" if argument == "model" else "a function of numpyro.infer, init_to_median say"
         )
         raise TypeError(f"{argument}={function!r:.60} cannot be called; pass {what}.")
     return function
@@ -244,7 +240,5 @@ def _names(model: Callable, arguments: Arguments) -> dict[int, str]:
     paths = jax.tree_util.tree_leaves_with_path(dict(tree))
     numbers = {id(leaf): number for number, leaf in enumerate(arguments.leaves) if is_numeric_array(leaf)}
     return {
-        numbers[id(leaf)]: path[0].key + jax.tree_util.keystr(path[1:])
-        for path, leaf in paths
-        if id(leaf) in numbers
+        numbers[id(leaf)]: path[0].key + jax.tree_util.keystr(path[1:]) for path, leaf in paths if id(leaf) in numbers
     }

@@ -57,9 +57,7 @@ def threefry(
     return x0, x1
 
 
-def uniform_integer(
-    word0: UInt32[Array, "*shape"], word1: UInt32[Array, "*shape"], bound: int
-) -> Int[Array, "*shape"]:
+def uniform_integer(word0: UInt32[Array, "*shape"], word1: UInt32[Array, "*shape"], bound: int) -> Int[Array, "*shape"]:
     """Integers uniform on ``0 .. bound - 1``, as ``floor(word * bound / 2**64)`` of the 64-bit word.
 
     The bias is below ``bound / 2**64``; reducing one 32-bit word would make some of 10 million rows

@@ -25,7 +25,7 @@ def warn_of_divergence(diverged, sample, step_size, largest) -> None:
     elif known and step_size < largest:
         advice = (
             f"The step is below the largest stable one at the start, about {largest:.2g}: look for NaN in the "
-            f"data, an impossible start (init_params), or regions of higher curvature (try step_size={step_size / 4:.1g})."
+            f"data, an impossible start (init_params), or higher curvature (try step_size={step_size / 4:.1g})."
         )
     elif known:
         advice = f"The largest stable step size there is about {largest:.2g}; try step_size={largest / 4:.1g}."

@@ -128,9 +128,7 @@ def gaussian_mean(
     """
     data = np.asarray(data, dtype=float)
     if prior_covariance is None and prior_mean is not None:
-        raise ValueError(
-            f"prior_mean={prior_mean!r} has no effect under a flat prior; pass prior_covariance as well"
-        )
+        raise ValueError(f"prior_mean={prior_mean!r} has no effect under a flat prior; pass prior_covariance as well")
     dim = data.shape[1]
     noise_precision = np.linalg.inv(noise_covariance)
     prior_precision = np.zeros((dim, dim)) if prior_covariance is None else np.linalg.inv(prior_covariance)

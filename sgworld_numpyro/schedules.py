@@ -32,8 +32,7 @@ class welling_teh:
     def __post_init__(self):
         if not (self.a > 0 and self.b > 0 and 0.5 < self.gamma <= 1):
             raise ValueError(
-                f"welling_teh wants a > 0, b > 0 and 0.5 < gamma <= 1, got a={self.a}, b={self.b}, "
-                f"gamma={self.gamma}."
+                f"welling_teh wants a > 0, b > 0 and 0.5 < gamma <= 1, got a={self.a}, b={self.b}, gamma={self.gamma}."
             )
 
     def __call__(self, step):

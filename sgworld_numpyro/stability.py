@@ -14,9 +14,7 @@ ITERATIONS = 30
 BATCHES = 8
 
 
-def largest_stable_step_size(
-    engine: Engine, position: Float[Array, "dim"], arguments: Arguments
-) -> Float[Array, ""]:
+def largest_stable_step_size(engine: Engine, position: Float[Array, "dim"], arguments: Arguments) -> Float[Array, ""]:
     """About 2 / λ_max(M ∇²U) at a position: beyond it, steps overshoot by more than they correct.
 
     The Hessian is that of a few minibatches, its largest eigenvalue found by power iteration on Hessian-vector

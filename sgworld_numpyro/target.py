@@ -169,9 +169,7 @@ def _inspect(model, arguments, arrays, abstract):
         check_sites(sites, recorder.plates)
         found["plates"] = tuple(Plate(name, size, batch) for name, (size, batch) in sorted(recorder.plates.items()))
         found["slots"] = _slots(recorder.subsampled, here)
-        latents = {
-            name: site for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]
-        }
+        latents = {name: site for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]}
         found["transforms"] = _transforms(latents)
         found["deterministic"] = tuple(
             name
@@ -222,8 +220,7 @@ def _dependence(target, arguments, arrays):
     rows = target.first_rows()
     shapes = {number: _shape_of(array) for number, array in arrays.items()}
     batches = {
-        slot: jax.eval_shape(partial(target.take, slot), shapes[slot.leaf], rows[slot.plate])
-        for slot in target.slots
+        slot: jax.eval_shape(partial(target.take, slot), shapes[slot.leaf], rows[slot.plate]) for slot in target.slots
     }
     labels = (
         {name: frozenset([("rows", name)]) for name in rows},

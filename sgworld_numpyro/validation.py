@@ -29,9 +29,7 @@ def check_plates(plates: Mapping[str, tuple[int, int]], hidden: Mapping[str, tup
         )
     for name, (size, batch) in plates.items():
         if not isinstance(batch, int | np.integer):
-            raise ModelError(
-                f"Plate {name!r} has subsample_size={batch!r}, which must be an integer: use // for /."
-            )
+            raise ModelError(f"Plate {name!r} has subsample_size={batch!r}, which must be an integer: use // for /.")
         if batch < 1:
             raise ModelError(f"Plate {name!r} has subsample_size={batch}; it must be at least 1.")
         if batch > size:
@@ -128,7 +126,7 @@ def _check_shape(name, site, inside, plates):
         ]
         if strays:
             raise ModelError(
-                f"Site {name!r} has values of shape {jnp.shape(site['value'])}, whose dimension {strays[0]} belongs to no "
+                f"Site {name!r} has values of shape {jnp.shape(site['value'])}, whose dimension {strays[0]} is of no "
                 f"plate: they would be broadcast against the {batch} rows of plate {frame.name!r}. Reshape the data, "
                 f"y of shape ({size}, 1) to ({size},) for instance. {advice}."
             )

@@ -149,9 +149,7 @@ def test_arguments_of_different_lengths(short):
 def test_data_that_are_not_finite(value, row):
     y = Y.copy()
     y[row] = value
-    with pytest.raises(
-        ValueError, match=rf"y\[{row}\] is {value}: 1 of the {ROWS} values.*Remove these rows.*mask"
-    ):
+    with pytest.raises(ValueError, match=rf"y\[{row}\] is {value}: 1 of the {ROWS} values.*Remove these rows.*mask"):
         run(SGWORLD(linear, 1e-3), X, y)
 
 

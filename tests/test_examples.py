@@ -77,9 +77,7 @@ def test_gaussian_mean_tells_the_methods_apart(gaussian_mean):
 def test_gaussian_mean_saves_two_runs_and_a_figure(gaussian_mean):
     directory, _ = gaussian_mean
     assert is_image(directory / "gaussian_mean.png")
-    saved = [
-        check_saved_run(directory / f"{name}.nc", ["mean"]) for name in ("gaussian_mean", "gaussian_mean_sgld")
-    ]
+    saved = [check_saved_run(directory / f"{name}.nc", ["mean"]) for name in ("gaussian_mean", "gaussian_mean_sgld")]
     (sgworld, reference), (sgld, reference_of_sgld) = saved
     assert reference == reference_of_sgld
     assert sgworld.attrs["step_size"] == sgld.attrs["step_size"]

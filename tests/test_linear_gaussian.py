@@ -336,9 +336,7 @@ def test_standard_errors_are_calibrated(scheme, monkeypatch):
     scores = []
     for seed in range(40):
         sampled = stationary_moments(problem, scheme, LM, step_size, 2, num_orders=400, seed=seed)
-        scores.append(
-            (sampled.covariance[0] - exact.covariance[0]).diagonal() / sampled.covariance_error[0].diagonal()
-        )
+        scores.append((sampled.covariance[0] - exact.covariance[0]).diagonal() / sampled.covariance_error[0].diagonal())
     # Student's t with 19 degrees of freedom has mean square 19/17; that of 40 such is known to about 26 %.
     mean_square = np.mean(np.square(scores), axis=0)
     assert (np.abs(mean_square - 19 / 17) < SIGMAS * 0.26 * 19 / 17).all()
@@ -370,8 +368,7 @@ def test_sampled_orders_obey_their_scheme(scheme, num_rows, shape, quenched, mon
         assert (sample.rows == sample.rows[..., ::-1, :]).all()
     if scheme == "batch_reshuffle":  # a chain always meets the same batches
         met = [
-            {frozenset(batch) for batch in chain.reshape(-1, 4).tolist()}
-            for chain in sample.rows.reshape(-1, 30, 4)
+            {frozenset(batch) for batch in chain.reshape(-1, 4).tolist()} for chain in sample.rows.reshape(-1, 30, 4)
         ]
         assert all(len(batches) == 3 for batches in met)
         assert len({frozenset(batches) for batches in met}) > 1

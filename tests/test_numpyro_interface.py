@@ -327,9 +327,7 @@ def test_gibbs_with_a_discrete_block_agrees_with_the_exact_posterior():
     ours = run_gibbs(Gibbs([(kernel, ["w"]), (DiscreteGibbs(kernel.model), ["high"])]))
     x, y = X.astype(float), Y.astype(float)
     covariance = np.eye(ROWS) + x @ x.T
-    evidence = np.array(
-        [-0.5 * (y - 0.4 * level) @ np.linalg.solve(covariance, y - 0.4 * level) for level in (0, 1)]
-    )
+    evidence = np.array([-0.5 * (y - 0.4 * level) @ np.linalg.solve(covariance, y - 0.4 * level) for level in (0, 1)])
     probability = 1 / (1 + np.exp(evidence[0] - evidence[1]))
     mean, error = means_and_errors(ours["high"].astype(float))
     np.testing.assert_array_less(abs(mean - probability), SIGMAS * error)

@@ -132,9 +132,7 @@ def test_imports_go_downwards(name):
     assert violations(ROOT, name) == []
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in sources(ROOT) if is_public(name)], ids=lambda name: name or PACKAGE
-)
+@pytest.mark.parametrize("name", [name for name in sources(ROOT) if is_public(name)], ids=lambda name: name or PACKAGE)
 def test_public_names_are_documented(name):
     assert undocumented(sources(ROOT)[name]) == []
 

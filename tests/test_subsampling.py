@@ -716,9 +716,7 @@ def test_statistics_of_pairs_see_one_in_a_hundred(size):
         for pairs, right in ((second, True), (next_row, False)):
             assert (chi_squared(ordered_pair(first, pairs, size), size * (size - 1)) > P_VALUE) == right
         return
-    same_bin = np.where(
-        which, first // (size // BINS) * (size // BINS) + rng.integers(0, size // BINS, count), second
-    )
+    same_bin = np.where(which, first // (size // BINS) * (size // BINS) + rng.integers(0, size // BINS, count), second)
     assert distance_statistic(first, second, size) > P_VALUE > distance_statistic(first, next_row, size)
     assert table_statistic(first, second, size) > P_VALUE > table_statistic(first, same_bin, size)
 
