@@ -54,7 +54,8 @@ class Binding:
             # A pool of batches that repeats the data many times is gathered instead.
             if not is_traced(leaf) and scheme.period(plate) * plate.batch_size <= 2 * plate.size:
                 order = np.asarray(scheme.layout(plate))
-                self._data.hold((id(leaf), slot), np.take(np.asarray(leaf), order, slot.axis))
+                reordered = np.take(np.asarray(leaf), order, slot.axis)
+                self._data.hold((id(leaf), slot), reordered, may_change=isinstance(leaf, np.ndarray))
                 self._remember(leaf)
         for leaf in self.arguments.leaves:
             if target.abstract and holdable(leaf):

@@ -116,7 +116,7 @@ def checked_temperature(temperature: float) -> float:
         ValueError: if it is not.
     """
     if not (isinstance(temperature, int | float) and math.isfinite(temperature) and temperature >= 0):
-        raise ValueError(f"temperature={temperature} must be finite and not negative; 1 samples the posterior.")
+        raise ValueError(f"temperature={temperature!r} must be finite and not negative; 1 samples the posterior.")
     return float(temperature)
 
 

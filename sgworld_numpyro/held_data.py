@@ -32,13 +32,13 @@ class HeldData:
     def __init__(self):
         self._places: dict[Hashable, Any] = {}
 
-    def hold(self, name: Hashable, array) -> None:
-        """Keep an array under a name: in a ``Ref`` if it is large."""
+    def hold(self, name: Hashable, array, may_change: bool = False) -> None:
+        """Keep an array under a name: in a ``Ref`` if it is large, or may be replaced by another of its shape."""
         array, place = jnp.asarray(array), self._places.get(name)
         if isinstance(place, jax.Ref):
             place[...] = array  # what was compiled with it reads it again
         else:
-            self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES else array
+            self._places[name] = jax.new_ref(array) if may_change or array.nbytes >= HOLD_BYTES else array
 
     def read(self, name: Hashable) -> Array | None:
         """The array of that name, or None. To be called inside the compiled function."""

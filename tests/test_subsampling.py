@@ -227,7 +227,7 @@ def test_many_blocks(scheme, plate, start, steps):
     check_blocks_and_chains(scheme, plate, start, steps)
 
 
-@settled(4)
+@settled(2)
 @example(size=101, batch_size=1, epoch=3)
 @example(size=101, batch_size=101, epoch=3)
 @example(size=100, batch_size=20, epoch=10**6)
@@ -763,18 +763,39 @@ def test_whole_epochs_of_a_hundred_thousand(batch_size):
     assert min(found.values()) > P_VALUE, found
 
 
+def neighbours_statistic(epochs):
+    """Rows i, i + 1 at adjacent positions, either way round: 2 an epoch by chance, and nearly Poisson.
+
+    A shuffle of too few rounds now and then moves both alike, and batches of ordered data then vary too much.
+    """
+    count, size = epochs.shape
+    found = int(np.sum(np.abs(np.diff(epochs, axis=1)) == 1))
+    expected = 2 * count * (size - 1) / size
+    return min(1.0, 2 * min(stats.poisson.sf(found - 1, expected), stats.poisson.cdf(found, expected)))
+
+
+def test_rows_side_by_side_are_separated():
+    epochs = many_epochs(RandomReshuffle(), 100_000, 1_000, random.key(17), 200)
+    assert neighbours_statistic(epochs) > P_VALUE
+
+
+def test_the_statistic_of_neighbours_sees_one_pair_in_a_hundred_thousand():
+    rng = np.random.default_rng(9)
+    epochs = np.stack([rng.permutation(100_000) for _ in range(200)])
+    assert neighbours_statistic(epochs) > P_VALUE
+    for epoch in epochs:  # one pair an epoch
+        row, place = rng.integers(0, 99_999, 2)
+        for position, wanted in ((place, row), (place + 1, row + 1)):
+            where = int(np.flatnonzero(epoch == wanted)[0])
+            epoch[where], epoch[position] = epoch[position], wanted
+    assert neighbours_statistic(epochs) < P_VALUE
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [10_000_000, 9_999_990])
-def test_whole_epochs_of_ten_million(size):
-    steps = size // 1000
-    epochs = (
-        np.concatenate(
-            [rows_of(RandomReshuffle(), random.key(13), n * steps, steps, size, 1000).reshape(-1) for n in range(2)]
-        )
-        if size % 1000 == 0
-        else rows_of(RandomReshuffle(), random.key(13), 0, 2 * size // 90, size, 90).reshape(-1)
-    )
-    found = whole_epoch_p_values(epochs.reshape(2, size))
+@pytest.mark.parametrize(("size", "batch_size"), [(10_000_000, 1_000), (9_999_990, 90)])
+def test_whole_epochs_of_ten_million(size, batch_size):
+    epochs = many_epochs(RandomReshuffle(), size, batch_size, random.key(13), 2)
+    found = whole_epoch_p_values(epochs) | {"neighbours": neighbours_statistic(epochs)}
     assert min(found.values()) > P_VALUE, found
 
 

@@ -20,6 +20,8 @@ class Dense:
         matrix = np.asarray(matrix)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"Dense wants a square matrix, got shape {matrix.shape}.")
+        if not np.all(np.isfinite(matrix)):
+            raise ValueError("Dense wants a symmetric matrix of finite numbers; some entries are infinite or NaN.")
         asymmetry = np.max(np.abs(matrix - matrix.T), initial=0.0)
         if not asymmetry <= ROUNDING * np.max(np.abs(matrix), initial=0.0):
             raise ValueError(
