@@ -6,8 +6,9 @@
 
 from sgworld_numpyro.divergence import DivergenceWarning
 from sgworld_numpyro.integrators import EulerMaruyama, LeimkuhlerMatthews
-from sgworld_numpyro.kernel import SGD, SGLD, SGWORLD, SGState, StochasticGradientKernel
+from sgworld_numpyro.kernel import SGD, SGLD, SGWORLD, StochasticGradientKernel
 from sgworld_numpyro.schedules import welling_teh
+from sgworld_numpyro.state import SGState
 from sgworld_numpyro.subsampling import (
     BatchReshuffle,
     Cyclic,

@@ -28,7 +28,10 @@ def warn_of_divergence(diverged, sample, step_size, largest) -> None:
             f"data, an impossible start (init_params), or higher curvature (try step_size={step_size / 4:.1g})."
         )
     elif known:
-        advice = f"The largest stable step size there is about {largest:.2g}. Try step_size={largest / 4:.1g}."
+        advice = (
+            f"The largest stable step size there is about {largest:.2g}. Run again with a smaller step, for instance "
+            f"step_size={largest / 4:.1g}."
+        )
     else:
         advice = f"Try a smaller step, for instance step_size={step_size / 10:.1g}."
     warnings.warn(

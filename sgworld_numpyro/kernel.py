@@ -1,11 +1,8 @@
 """SGLD, SGWORLD and SGD as kernels for NumPyro's ``MCMC``."""
 
 import copy
-import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,53 +13,22 @@ from numpyro.infer.util import transform_fn
 from numpyro.util import is_prng_key
 
 from sgworld_numpyro import checks
-from sgworld_numpyro.binding import Binding, initial_values
-from sgworld_numpyro.divergence import progress_bar_reports, report_from_device, warn_of_divergence
-from sgworld_numpyro.engine import Chain, Engine, steps_per_pass
+from sgworld_numpyro.binding import Binding
+from sgworld_numpyro.divergence import progress_bar_reports, report_from_device
+from sgworld_numpyro.engine import Engine, steps_per_pass
 from sgworld_numpyro.gradients import GradientEstimator, Minibatch
 from sgworld_numpyro.handlers import FullDataModel
 from sgworld_numpyro.held_data import is_traced
 from sgworld_numpyro.integrators import EulerMaruyama, Integrator
 from sgworld_numpyro.preconditioners import Identity, Preconditioner
+from sgworld_numpyro.progress import Progress
 from sgworld_numpyro.schedules import Schedule
 from sgworld_numpyro.stability import largest_stable_step_size
+from sgworld_numpyro.state import SGState
+from sgworld_numpyro.state import advance as advance_state
+from sgworld_numpyro.state import start as start_state
 from sgworld_numpyro.subsampling import RandomReshuffle, SubsamplingScheme, WithReplacement
 from sgworld_numpyro.target import Arguments, inspect_model
-
-# The progress bar's text is made anew this often, in seconds: reading the state waits for the device.
-REFRESH_SECONDS = 0.05
-
-
-class SGState(NamedTuple):
-    """State of a stochastic-gradient chain.
-
-    - **i** - samples taken so far, warm-up included. A sample is ``steps_per_sample`` inner steps.
-    - **z** - unconstrained values of the latent sites, by name.
-    - **potential_energy** - minibatch potential energy in nats, mean over the sample's inner steps.
-    - **step_size** - step size h of the last inner step.
-    - **diverging** - whether position or energy are not finite.
-    - **divergences** - how many samples were so far.
-    - **integrator_state** - what the integrator keeps besides the position.
-    - **shuffle_key** - key of the subsampling scheme, for the whole chain.
-    - **rng_key** - key of the noise, for the whole chain: noise is a function of it and of the step.
-    """
-
-    i: Array
-    z: dict[str, Array]
-    potential_energy: Array
-    step_size: Array
-    diverging: Array
-    divergences: Array
-    integrator_state: Any
-    shuffle_key: Array
-    rng_key: Array
-
-    @property
-    def position(self) -> Array:
-        """The unconstrained position as one flat vector, shape (..., dim), sites in alphabetical order."""
-        batch = jnp.shape(self.i)
-        leaves = [jnp.reshape(leaf, (*batch, -1)) for leaf in jax.tree.leaves(self.z)]
-        return jnp.concatenate(leaves, axis=-1)
 
 
 class StochasticGradientKernel(MCMCKernel):
@@ -123,9 +89,7 @@ class StochasticGradientKernel(MCMCKernel):
         """Drop what was found out about particular arguments."""
         self._binding: Binding | None = None
         self._sample_fn: Callable | None = None  # NumPyro calls init again while this is None
-        self._diagnostics = (0.0, "")
-        self._unseen: deque[SGState] = deque()  # states that were not computed yet when they were shown
-        self._warned = False
+        self._progress = Progress()
 
     # What NumPyro asks of a kernel
 
@@ -151,7 +115,7 @@ class StochasticGradientKernel(MCMCKernel):
         batch = () if is_prng_key(rng_key) else (rng_key.shape[0],)
         checks.check_initial_values(init_params, engine.target.prototype, batch)
         checks.check_schedule(self._step_size, num_warmup * engine.steps)
-        start = partial(_start, engine, self._init_strategy, self._initial_step_size())
+        start = partial(start_state, engine, self._init_strategy, self._initial_step_size())
         state, valid = binding.compiled("start", start, arguments)(rng_key, init_params)
         if not is_traced(valid):
             checks.check_initial_state(valid, state.position.reshape(-1, engine.target.dim)[0], binding)
@@ -170,7 +134,7 @@ class StochasticGradientKernel(MCMCKernel):
         i, chains = (state.i, 1) if single else (state.i[0], state.i.shape[0])
 
         def advance(state):
-            return _advance(binding.engine, state, i, arguments, reordered, chains)
+            return advance_state(binding.engine, state, i, arguments, reordered, chains)
 
         new = advance(state) if single else jax.vmap(advance)(state)
         if not (single and progress_bar_reports()):
@@ -229,33 +193,11 @@ class StochasticGradientKernel(MCMCKernel):
 
     def get_diagnostics_str(self, state: SGState) -> str:
         """Step size, mean potential energy and number of divergences, for the progress bar."""
-        if state.i == 1:
-            self._warned = False
-        now = time.monotonic()
-        newly_diverged = self._look_for_divergence(state)
-        if newly_diverged or now - self._diagnostics[0] >= REFRESH_SECONDS:
-            step_size, energy, divergences = jax.device_get(
-                (state.step_size, state.potential_energy, state.divergences)
-            )
-            text = f"step size {step_size:.2e}, potential energy {energy:.4g}, divergences {divergences}"
-            self._diagnostics = (now, text)
-        return self._diagnostics[1]
-
-    def _look_for_divergence(self, state: SGState) -> bool:
-        """Warn of the first divergence among the states that are computed by now, without waiting for others."""
-        self._unseen.append(state)
-        while self._unseen and _is_ready(self._unseen[0].divergences):
-            seen = self._unseen.popleft()
-            if seen.divergences and not self._warned:
-                self._warned = True
-                largest = self._largest_stable_step_size()
-                warn_of_divergence(True, seen.i - seen.divergences, seen.step_size, largest)
-                return True
-        return False
+        return self._progress.text(state, self._largest_stable_step_size)
 
     def __getstate__(self):
         state = self.__dict__.copy()
-        for name in ("_binding", "_sample_fn", "_diagnostics", "_unseen", "_warned"):
+        for name in ("_binding", "_sample_fn", "_progress"):
             del state[name]
         return state
 
@@ -309,62 +251,13 @@ class StochasticGradientKernel(MCMCKernel):
         binding = self._binding
         if binding is None:
             return float("nan")
-        start = partial(_start, binding.engine, self._init_strategy, 1.0)
+        start = partial(start_state, binding.engine, self._init_strategy, 1.0)
         state, _ = binding.compiled("start", start, binding.arguments)(random.key(0), None)
 
         def estimate(arguments, position):
             return largest_stable_step_size(binding.engine, position, arguments)
 
         return binding.compiled("stability", estimate, binding.arguments)(state.position)
-
-
-def _start(engine, init_strategy, step_size, arguments, rng_key, init_params):
-    """The initial state for one key or several, and whether it is valid."""
-    single = is_prng_key(rng_key)
-
-    def split(key):
-        return tuple(random.split(key, 3))
-
-    noise_key, init_key, shuffle_key = split(rng_key) if single else jax.vmap(split)(rng_key)
-    z, valid = initial_values(engine, init_strategy, arguments, init_key, init_params)
-
-    def state(z, shuffle_key, noise_key):
-        dtype = engine.target.dtype
-        position = engine.target.ravel(z)
-        return SGState(
-            i=jnp.int32(0),
-            z=z,
-            potential_energy=jnp.zeros((), dtype),
-            step_size=jnp.asarray(step_size, dtype),
-            diverging=jnp.array(False),
-            divergences=jnp.int32(0),
-            integrator_state=engine.integrator.init(position),
-            shuffle_key=shuffle_key,
-            rng_key=noise_key,
-        )
-
-    return (state if single else jax.vmap(state))(z, shuffle_key, noise_key), valid
-
-
-def _advance(engine, state, i, arguments, reordered, chains):
-    chain = Chain(engine.target.ravel(state.z), state.integrator_state, state.step_size, state.potential_energy)
-    chain = engine.advance(chain, i, state.shuffle_key, state.rng_key, arguments, reordered, chains)
-    sound = jnp.all(jnp.isfinite(chain.position)) & jnp.isfinite(chain.energy) & (chain.step_size > 0)
-    diverging = ~sound
-    return state._replace(
-        i=state.i + 1,
-        z=engine.target.unravel(chain.position),
-        potential_energy=chain.energy,
-        step_size=chain.step_size,
-        diverging=diverging,
-        divergences=state.divergences + diverging,
-        integrator_state=chain.integrator_state,
-    )
-
-
-def _is_ready(array: Any) -> bool:
-    """Whether an array is computed already; JAX's type does not say that it can tell."""
-    return array.is_ready()
 
 
 def _given(component, default):

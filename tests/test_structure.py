@@ -42,6 +42,8 @@ PART_OF = {
     "binding": "kernel",
     "checks": "kernel",
     "divergence": "kernel",
+    "progress": "kernel",
+    "state": "kernel",
 }
 
 # Imports on one floor that are allowed all the same: (importing module, imported module).
