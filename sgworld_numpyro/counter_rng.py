@@ -29,7 +29,9 @@ def padded(length: int) -> int:
 def seed_words(key: Array) -> UInt32[Array, "2"]:
     """Two 32-bit words that identify ``key``, typed or raw, of any PRNG implementation."""
     words = random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    return words if words.shape[-1] == 2 else random.bits(key, (2,), jnp.uint32)
+    if words.shape[-1] == 2:
+        return words
+    return jnp.stack(threefry(words[:2], *words[2:4]))  # the four words of an rbg key
 
 
 def threefry(

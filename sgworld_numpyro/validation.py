@@ -7,6 +7,9 @@ import numpy as np
 from numpyro.distributions import Delta, Unit
 from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
 
+# The arithmetic of positions needs room for a few multiples of the number of rows.
+MAX_ROWS = 2**29
+
 
 class ModelError(ValueError):
     """The model cannot be sampled from minibatches as it stands."""
@@ -32,6 +35,10 @@ def check_plates(plates: Mapping[str, tuple[int, int]], hidden: Mapping[str, tup
             raise ModelError(f"Plate {name!r} has subsample_size={batch!r}, which must be an integer: use // for /.")
         if batch < 1:
             raise ModelError(f"Plate {name!r} has subsample_size={batch}; it must be at least 1.")
+        if size > MAX_ROWS:
+            raise ModelError(
+                f"Plate {name!r} has {size} rows; row numbers are kept in 32 bits, for at most {MAX_ROWS}."
+            )
         if batch > size:
             raise ModelError(
                 f"Plate {name!r} has subsample_size={batch} and size={size}; it must be between 1 and {size}. "

@@ -11,7 +11,8 @@ import pytest
 from models import BATCH, CASES, ROWS, X, Y, linear, linear_by_index, users_and_items
 from numpyro.infer import MCMC, Predictive, log_likelihood
 
-from sgworld_numpyro import SGWORLD
+from benchmarks import workloads
+from sgworld_numpyro import SGWORLD, held_data
 
 CHAINS, DRAWS = 2, 50
 FIELDS = ("position", "potential_energy", "step_size")
@@ -146,3 +147,14 @@ def test_extra_fields(num_chains, chain_method):
     np.testing.assert_array_equal(extra["position"], mcmc.get_samples(group_by_chain=True)["w"])
     np.testing.assert_array_equal(extra["step_size"], np.float32(1e-3))
     assert mcmc.last_state.position.shape == ((num_chains, 2) if num_chains > 1 else (2,))
+
+
+def test_large_data_are_no_part_of_the_executable():
+    """What is lowered for a sample on 40 MiB of data fits in a few hundred kilobytes."""
+    workload = workloads.logistic_regression(rows=200_000, dim=52)
+    assert workload.data[0].nbytes > held_data.HOLD_BYTES
+    kernel = SGWORLD(workload.model, 1e-7, steps_per_sample=10)
+    state = kernel.init(jax.random.key(0), 0, None, workload.data, {})
+    lowered = jax.jit(lambda state: kernel.sample(state, workload.data, {})).lower(state)
+    labels = 2 * workload.data[1].nbytes  # small enough to stay a constant, in hexadecimal
+    assert len(lowered.as_text()) < labels + 2**19
