@@ -6,6 +6,7 @@ randomness is a function of the step's number, the chain does not depend on how 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from sgworld_numpyro.integrators import Integrator
 from sgworld_numpyro.noise import noise_block
 from sgworld_numpyro.preconditioners import Preconditioner
 from sgworld_numpyro.schedules import Schedule
-from sgworld_numpyro.subsampling import ContiguousScheme, SubsamplingScheme
+from sgworld_numpyro.subsampling import ContiguousScheme, Plate, SubsamplingScheme
 from sgworld_numpyro.target import Arguments, Slot, Target
 
 # What is drawn ahead for a block should stay in cache; but a loop over blocks is slower than one long block.
@@ -131,7 +132,7 @@ class Engine:
                 first = now["numbers"][slot.plate] * size
                 batches[slot] = lax.dynamic_slice_in_dim(array, first, size, slot.axis)
         for plate in self.target.plates:  # nobody uses these, but the plate must have its shape
-            rows.setdefault(plate.name, jnp.zeros(self._batch_size(plate), jnp.int32))
+            rows.setdefault(plate.name, jnp.zeros(rows_a_step(self.subsampling, plate), jnp.int32))
 
         def potential(x):
             energy = self.target.potential(self.target.unravel(x), arguments, rows, batches)
@@ -171,17 +172,13 @@ class Engine:
     def _noise(self, seed, steps, dim, dtype):
         return noise_block(self.integrator.noise, seed, steps, self.integrator.noise_vectors, dim, dtype)
 
-    def _batch_size(self, plate):
-        shape = jax.eval_shape(lambda: self.subsampling.indices(random.key(0), jnp.int32(0), 1, plate)).shape
-        return shape[1]
-
     def _gathers_ahead(self, slot, arguments):
         return self._row_bytes(slot, arguments) <= GATHER_AHEAD_BYTES
 
     def _row_bytes(self, slot, arguments):
         array = arguments.leaves[slot.leaf]
         plate = self.target.plate(slot.plate)
-        return array.size // plate.size * self._batch_size(plate) * array.dtype.itemsize
+        return array.size // plate.size * rows_a_step(self.subsampling, plate) * array.dtype.itemsize
 
     def _noise_bytes(self):
         return self.integrator.noise_vectors * self.target.dim * jnp.dtype(self.target.dtype).itemsize
@@ -189,7 +186,7 @@ class Engine:
     def _block_length(self, arguments, reordered, chains):
         noise = self._noise_bytes()
         bytes_per_step = 16 + (noise if noise <= NOISE_AHEAD_BYTES else 0)
-        bytes_per_step += sum(4 * self._batch_size(plate) for plate in self.target.plates)
+        bytes_per_step += sum(4 * rows_a_step(self.subsampling, plate) for plate in self.target.plates)
         for slot in self.target.slots:
             if slot not in reordered and self._gathers_ahead(slot, arguments):
                 bytes_per_step += self._row_bytes(slot, arguments)
@@ -206,22 +203,20 @@ class Engine:
         return max(1, longest // self.steps)
 
 
-def steps_per_pass(scheme: SubsamplingScheme, plates) -> int:
+def steps_per_pass(scheme: SubsamplingScheme, plates: Sequence[Plate]) -> int:
     """The default number of steps a sample: one period of the scheme, or one pass if batches are independent.
 
     Draws at period ends are stroboscopic, where reshuffled schemes are least biased. If the batch size and the
-    number of rows have few common factors, a period can take very many passes; beyond four (eight for a scheme
-    whose period is two streams), the default is one pass, rounded up to whole steps.
+    number of rows have few common factors, a period can take very many passes; beyond eight the default is one pass,
+    rounded up to whole steps.
     """
     period = math.lcm(*(scheme.period(plate) for plate in plates))
     one_pass = max(plate.batches for plate in plates)
     if period == 1:
-        return 1 if _takes_all(scheme, plates) else one_pass
+        return 1 if all(rows_a_step(scheme, plate) == plate.size for plate in plates) else one_pass
     return period if period <= 8 * one_pass else one_pass
 
 
-def _takes_all(scheme, plates):
-    return all(
-        jax.eval_shape(lambda p=plate: scheme.indices(random.key(0), jnp.int32(0), 1, p)).shape[1] == plate.size
-        for plate in plates
-    )
+def rows_a_step(scheme: SubsamplingScheme, plate: Plate) -> int:
+    """How many rows a step takes: the plate's batch size, but all rows for ``FullBatch``."""
+    return jax.eval_shape(lambda: scheme.indices(random.key(0), jnp.int32(0), 1, plate)).shape[1]
