@@ -24,8 +24,8 @@ from sgworld_numpyro.schedules import Schedule
 from sgworld_numpyro.subsampling import ContiguousScheme, Plate, SubsamplingScheme
 from sgworld_numpyro.target import Arguments, Slot, Target
 
-# What is drawn ahead for a block should stay in cache; but a loop over blocks is slower than one long block.
-BLOCK_BYTES = 2**22
+# What may be drawn ahead for a block: a loop over blocks is slower than one long block, even one beyond the cache.
+BLOCK_BYTES = 2**25
 # Longer noise vectors are drawn at their step: written and read back, they would cost more than the dispatch.
 NOISE_AHEAD_BYTES = 2**14
 # Rows of minibatches up to this size are gathered for the whole block at once.
