@@ -57,3 +57,60 @@ def measure(draws: np.ndarray, centre: np.ndarray, batches: int = 50) -> Measure
         return means.mean(0), means.std(0, ddof=1) / np.sqrt(len(means))
 
     return Measured(*average(x), *average(products))
+
+
+class LinearChain(NamedTuple):
+    """x' = A x + noise of covariance Q, with its entropy production per unit of time as the step goes to 0."""
+
+    A: np.ndarray
+    Q: np.ndarray
+    step: float
+    rate: float
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """The stationary covariance, from the series Σ = Q + A Q Aᵀ + …, doubled until it no longer changes."""
+        covariance, power = self.Q, self.A
+        for _ in range(60):
+            covariance, power = covariance + power @ covariance @ power.T, power @ power
+        return covariance
+
+    def sample(self, chains: int, draws: int, seed: int) -> np.ndarray:
+        """Stationary draws (chain, draw, dim)."""
+        rng = np.random.default_rng(seed)
+        start, kick = np.linalg.cholesky(self.covariance), np.linalg.cholesky(self.Q)
+        x = rng.standard_normal((chains, len(self.A))) @ start.T
+        found = np.empty((draws, *x.shape))
+        for t in range(draws):
+            found[t] = x
+            x = x @ self.A.T + rng.standard_normal(x.shape) @ kick.T
+        return found.transpose(1, 0, 2)
+
+
+def _diffusion(drift, diffusion, step, rate):
+    return LinearChain(np.eye(len(drift)) - step * drift, 2 * step * diffusion, step, rate)
+
+
+def driven_ou(step: float, alpha: float = 0.7) -> LinearChain:
+    """A particle in a harmonic trap that a torque drives round: 2α² nats and an area α per unit of time."""
+    return _diffusion(np.array([[1.0, -alpha], [alpha, 1.0]]), np.eye(2), step, 2 * alpha**2)
+
+
+def beads(number: int, step: float) -> LinearChain:
+    """Beads on springs between walls, from 25 to 250 in temperature (Li et al. 2019, doi:10.1038/s41467-019-09631-x)."""
+    springs = 2 * np.eye(number) - np.eye(number, k=1) - np.eye(number, k=-1)
+    return _diffusion(springs, np.diag(np.linspace(25, 250, number)), step, {2: 2.025, 5: 0.6298}[number])
+
+
+def detailed_balance_ou(step: float) -> LinearChain:
+    """Anisotropic, correlated, in detailed balance to the last digit: A Σ is symmetric."""
+    covariance = np.array([[2.0, 0.5], [0.5, 1.0]])
+    mobility = np.diag([1.0, 0.4])
+    A = np.eye(2) - step * mobility @ np.linalg.inv(covariance)
+    return LinearChain(A, covariance - A @ covariance @ A.T, step, 0.0)
+
+
+def large_steps(size: float) -> LinearChain:
+    """Far from continuous time: the fastest direction moves ``size`` of its way at every step, and all turns."""
+    A = np.eye(2) - size * np.array([[1.0, 0.5], [-0.5, 0.4]])
+    return LinearChain(A, np.array([[1.0, 0.3], [0.3, 0.5]]), 1.0, np.nan)

@@ -1,0 +1,254 @@
+"""The regression problem of arXiv 2306.03521 and what theory predicts for it, and chains that run chunk by chunk."""
+
+import itertools
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import lax
+
+from sgworld_numpyro import EulerMaruyama, RandomReshuffle
+from sgworld_numpyro.nonequilibrium.diffusion import diffusion_matrix
+from sgworld_numpyro.nonequilibrium.entropy_production import entropy_production
+from sgworld_numpyro.nonequilibrium.landscape import hessian, landscape_minimum, potential_minimum
+from sgworld_numpyro.nonequilibrium.linear_dynamics import LinearDynamics, linear_dynamics
+from sgworld_numpyro.nonequilibrium.moments import LaggedMoments
+from sgworld_numpyro.nonequilibrium.row_potential import RowPotential, row_potential
+
+BATCH_SIZE = 10
+NOISE_SCALE = 0.1
+REGULARISATION = 0.001
+DIM = 7
+CHUNK_DRAWS = 2_000_000
+THINNING = 50  # draws of a plane are kept for the maps of currents; chunks are a multiple of it
+
+
+def net(w, x):
+    """f = w5 tanh(w1 x + w3) + w6 tanh(w2 x + w4) + w7."""
+    return w[4] * jnp.tanh(w[0] * x + w[2]) + w[5] * jnp.tanh(w[1] * x + w[3]) + w[6]
+
+
+def model(x, y):
+    """The prior's sd makes its share of the potential energy (N/2σ²) 0.001 |w|², as in the paper."""
+    prior_scale = NOISE_SCALE / np.sqrt(REGULARISATION * len(x))
+    w = numpyro.sample("w", dist.Normal(0, prior_scale).expand([DIM]).to_event(1))
+    with numpyro.plate("rows", len(x), subsample_size=BATCH_SIZE):
+        xb, yb = numpyro.subsample(x, event_dim=0), numpyro.subsample(y, event_dim=0)
+        numpyro.sample("obs", dist.Normal(net(w, xb), NOISE_SCALE), obs=yb)
+
+
+def read_data(directory):
+    """x and y from x_train.txt and y_train.txt, one number a line."""
+    x, y = (_read_numbers(Path(directory) / f"{name}_train.txt") for name in "xy")
+    if len(x) != len(y):
+        raise ValueError(f"{directory}: x_train.txt has {len(x)} numbers and y_train.txt {len(y)}; want as many.")
+    if len(x) < 2 * BATCH_SIZE or len(x) % BATCH_SIZE:
+        raise ValueError(
+            f"{directory}: {len(x)} rows; want a multiple of the batch size {BATCH_SIZE}, and two batches or more, so "
+            "that an epoch is a whole number of batches."
+        )
+    return x, y
+
+
+def _read_numbers(path):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ValueError(f"cannot read {path} ({error.strerror}); --data wants a directory that holds it.") from error
+    numbers = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            numbers.append(float(line))
+        except ValueError:
+            raise ValueError(f"{path}, line {number}: {line!r} is not a number; want one a line.") from None
+        if not np.isfinite(numbers[-1]):
+            raise ValueError(f"{path}, line {number}: {line!r} is not finite.")
+    return np.array(numbers)
+
+
+def symmetric_copies(w):
+    """The eight weights that make the same net: hidden units exchanged, and signs of each changed."""
+    copies = []
+    for order, signs in itertools.product(([0, 1], [1, 0]), itertools.product((1, -1), repeat=2)):
+        units = np.asarray(w[:6]).reshape(3, 2)[:, order] * signs
+        copies.append(np.append(units.ravel(), w[6]))
+    return np.array(copies)
+
+
+def global_minimum(potential: RowPotential, seed: int, starts: int = 64, steps: int = 200):
+    """The lowest minimum of U that regularised Newton steps from random weights lead to.
+
+    Of its symmetric copies, that with w1 >= w2 >= 0.
+    """
+    energy, slope, curvature = potential.full, jax.grad(potential.full), jax.hessian(potential.full)
+
+    def step(carry, _):
+        w, damping = carry
+        curvatures, vectors = jnp.linalg.eigh(curvature(w))
+        new = w - vectors @ ((vectors.T @ slope(w)) / (jnp.abs(curvatures) + damping))
+        better = energy(new) < energy(w)
+        return (jnp.where(better, new, w), jnp.where(better, damping / 3, damping * 4)), None
+
+    def descend(w):
+        (w, _), _ = lax.scan(step, (w, 1e3), length=steps)
+        return w, energy(w)
+
+    found, energies = jax.jit(jax.vmap(descend))(1.5 * jax.random.normal(jax.random.key(seed), (starts, DIM)))
+    lowest = symmetric_copies(np.asarray(found)[np.nanargmin(energies)])
+    chosen = max(lowest, key=lambda w: (w[1] >= 0, w[0] >= w[1], w[0]))
+    w = potential_minimum(potential, jnp.asarray(chosen), tolerance=1e-9)
+    curvatures = np.linalg.eigvalsh(np.asarray(hessian(potential, w)))
+    if curvatures[0] <= 0:
+        raise ValueError(f"the lowest point found, w = {np.asarray(w)}, is no minimum: curvatures {curvatures}.")
+    return np.asarray(w)
+
+
+class Prediction(NamedTuple):
+    """What theory says of the stationary state of plain SGD.
+
+    Attributes:
+        loss_minimum: the minimum of L.
+        landscape_minimum: the minimum of the effective landscape.
+        curvatures: eigenvalues of the Hessian of L at ``landscape_minimum``.
+        directions: its eigenvectors, in columns.
+        dynamics: mean, propagator, noise and covariance of a recorded transition. With replacement the mean lies
+            beside the minimum, where E ∇L = 0 over the whole stationary law.
+    """
+
+    loss_minimum: np.ndarray
+    landscape_minimum: np.ndarray
+    curvatures: np.ndarray
+    directions: np.ndarray
+    dynamics: LinearDynamics
+
+    @property
+    def entropy_production(self):
+        return rate_of(self.dynamics)
+
+    @property
+    def circulation(self):
+        return area_rate(self.dynamics)
+
+
+def area_rate(dynamics: LinearDynamics):
+    """½ (Σ Aᵀ − A Σ), the area matrix per transition."""
+    forth = dynamics.covariance @ dynamics.A.T
+    return (forth - forth.T) / 2
+
+
+def rate_of(dynamics: LinearDynamics):
+    """Entropy production of given dynamics, in nats a transition."""
+    any_draws = np.zeros((1, 2, len(dynamics.mean)))
+    return float(entropy_production(any_draws, dynamics=dynamics).rate)
+
+
+def _mean_shift(potential, w, covariance):
+    """−½ H⁻¹ ∇tr(H Σ): where the mean of a law of covariance Σ sits for its mean gradient to vanish."""
+
+    def excess(w):
+        return jnp.trace(hessian(potential, w) @ covariance) / 2
+
+    return -np.linalg.solve(np.asarray(hessian(potential, w)), np.asarray(jax.jit(jax.grad(excess))(jnp.asarray(w))))
+
+
+def linear_theory(potential, w, scheme, step_size, temperature, steps):
+    """The chain recorded every ``steps`` steps, linearised about w: A = (1 − hH)^steps, with noise of step or epoch."""
+    step = np.eye(DIM) - step_size * np.asarray(hessian(potential, w))
+    noise = 2 * np.asarray(diffusion_matrix(potential, w, scheme, step_size, temperature=temperature))
+    if scheme.period(potential.plate) == 1:
+        a_step = linear_dynamics(w, step, noise)
+        propagator = np.linalg.matrix_power(step, steps)
+        covariance = a_step.covariance
+        noise = covariance - propagator @ covariance @ propagator.T if steps > 1 else noise
+    else:
+        propagator = np.linalg.matrix_power(step, steps)
+    return linear_dynamics(w, propagator, noise)
+
+
+def predict(potential: RowPotential, minimum, scheme, step_size) -> Prediction:
+    """Stationary state of plain SGD, recorded every step with replacement and every epoch without."""
+    landscape = minimum
+    steps = scheme.period(potential.plate)
+    if isinstance(scheme, RandomReshuffle):
+        landscape = np.asarray(
+            landscape_minimum(
+                potential, jnp.asarray(minimum), scheme, EulerMaruyama(), step_size, temperature=0.0, tolerance=1e-9
+            )
+        )
+    dynamics = linear_theory(potential, jnp.asarray(landscape), scheme, step_size, 0.0, steps)
+    mean = landscape + _mean_shift(potential, landscape, dynamics.covariance)
+    curvatures, directions = np.linalg.eigh(np.asarray(hessian(potential, jnp.asarray(landscape))))
+    return Prediction(minimum, landscape, curvatures, directions, dynamics._replace(mean=mean))
+
+
+class Simulation:
+    """Chains of a kernel, every draw of them, in chunks (chain, draw, dim) that fit the memory.
+
+    Iterating again starts again from the same state: the draws are the same, to the bit. A chunk begins with the last
+    draw of the one before, so that no transition is left out. While a chunk is measured the next one is computed.
+    """
+
+    def __init__(self, kernel, data, start, key, draws):
+        chains = len(start)
+        self.chunks = max(1, round(draws / max(CHUNK_DRAWS, chains * THINNING)))
+        self.length = max(1, round(draws / (self.chunks * chains * THINNING))) * THINNING
+        self.state = kernel.init(jax.random.split(key, chains), 0, {"w": jnp.asarray(start)}, data)
+
+        def draw(state, _):
+            state = kernel.sample(state, data, {})
+            return state, state.position
+
+        self._advance = jax.jit(lambda state: lax.scan(draw, state, length=self.length)).lower(self.state).compile()
+
+    @property
+    def draws(self):
+        """Recorded draws, of all chains."""
+        return self.chunks * self.length * len(self.state.position)
+
+    def speed(self):
+        """Draws a second, of one chunk that is computed for the purpose."""
+        began = perf_counter()
+        jax.block_until_ready(self._advance(self.state))
+        return self.length * len(self.state.position) / (perf_counter() - began)
+
+    def __iter__(self):
+        last = np.asarray(self.state.position)[:, None]
+        pending = self._advance(self.state)
+        for chunk in range(self.chunks):
+            state, draws = pending
+            draws = np.asarray(draws)
+            if chunk + 1 < self.chunks:
+                pending = self._advance(state)
+            x = np.concatenate([last, draws.transpose(1, 0, 2)], axis=1)
+            last = x[:, -1:]
+            yield x
+
+
+def joined_by_chain(total: LaggedMoments, chunk: LaggedMoments) -> LaggedMoments:
+    """Moments of two chunks that have a block for each chain, with again a block for each chain.
+
+    Chains are independent, whereas blocks of the length of a chunk would be shorter than the relaxation time.
+    """
+    return LaggedMoments(total.origin, *(a + b for a, b in zip(total.sums, chunk.sums, strict=True)))
+
+
+def in_basis(moments: LaggedMoments, basis) -> LaggedMoments:
+    """The moments of the coordinates basisᵀ x."""
+    length, first, second, *seconds = moments.sums
+    turned = (np.einsum("ki,bkl,lj->bij", basis, s, basis) for s in seconds)
+    return LaggedMoments(moments.origin @ basis, length, first @ basis, second @ basis, *turned)
+
+
+def plane_of_currents(dynamics: LinearDynamics):
+    """Two combinations of the coordinates, of unit variance and uncorrelated, that circulate most: shape (dim, 2)."""
+    root = np.linalg.cholesky(np.linalg.inv(dynamics.covariance))
+    rates, vectors = np.linalg.eigh(1j * root.T @ area_rate(dynamics) @ root)
+    vector = vectors[:, np.argmax(rates)]
+    return root @ (np.sqrt(2) * np.stack([vector.real, vector.imag], 1))

@@ -1,0 +1,420 @@
+"""Plain SGD as a steady state out of equilibrium: a net of two tanh units fitted to 200 points, as in arXiv 2306.03521.
+
+The paper's experiment: L = (N/2σ²) [mean (y − f)² + 0.001 |w|²] with σ = 0.1, batches of B = 10, learning rate 1e-7, in
+float64. With replacement the weights are recorded at every step, without replacement at the end of every epoch. Mean,
+covariance, circulation, entropy production and both fluctuation theorems are measured, and predicted from the gradients
+and Hessians of the rows alone.
+
+Relaxation decides how such a run must start. The slowest direction forgets in 1/(ηλ) steps, λ the smallest curvature of
+L: 185 000 here. With replacement, hundreds of chains start from the predicted stationary law, of which a run from a
+point would see nothing for as long. What they show of the slowest directions' spread is therefore a check and no proof;
+what they show of the noise of a step is a proof. Without replacement, a few chains start at the minimum of L and relax
+for ten such times before they are recorded: that they end at the minimum of the effective landscape is measured.
+
+Then SGLD and SGWORLD sample the Bayesian posterior of the same net at one step size. It has eight equal modes, the two
+units exchanged or their signs changed; all chains start in one of them, and whether any has left it is reported.
+"""
+
+import argparse
+import functools
+import operator
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from _common import parse, save_run, write_json
+from _nonlinear_regression import (
+    BATCH_SIZE,
+    DIM,
+    THINNING,
+    Prediction,
+    Simulation,
+    area_rate,
+    global_minimum,
+    in_basis,
+    joined_by_chain,
+    linear_theory,
+    model,
+    plane_of_currents,
+    predict,
+    rate_of,
+    read_data,
+    symmetric_copies,
+)
+from numpyro.infer import MCMC, NUTS
+
+from sgworld_numpyro import SGD, SGLD, SGWORLD, RandomReshuffle, WithReplacement
+from sgworld_numpyro.datasets import gaussian_bump
+from sgworld_numpyro.nonequilibrium.circulation import Circulation, circulation, probability_current
+from sgworld_numpyro.nonequilibrium.entropy_production import EntropyProduction, entropy_production
+from sgworld_numpyro.nonequilibrium.fluctuation_theorems import FluctuationTheorems, fluctuation_theorems
+from sgworld_numpyro.nonequilibrium.landscape import hessian
+from sgworld_numpyro.nonequilibrium.linear_dynamics import LinearDynamics, fit_linear_dynamics
+from sgworld_numpyro.nonequilibrium.moments import LaggedMoments, lagged_moments
+from sgworld_numpyro.nonequilibrium.row_potential import row_potential
+
+LEARNING_RATE = 1e-7
+LENGTHS = (1, 2, 3, 10, 100)
+WR_CHAINS, WOR_CHAINS = 256, 16
+RELAXATIONS = 10  # from the minimum of L, in relaxation times of the slowest direction
+WINDOW = (64, 2000)  # chains and consecutive draws that are saved
+# Step size of SGLD and SGWORLD. R h λ = 1.6: large enough that SGLD's currents are plain, small enough for SGWORLD.
+BAYES_STEP_SIZE = 3e-6
+BAYES_CHAINS, BAYES_WARMUP = 128, 1000
+SAVED = {
+    "wr": "nonlinear_regression_sgd_wr.nc",
+    "wor": "nonlinear_regression_sgd_wor.nc",
+    "SGLD": "nonlinear_regression_sgld.nc",
+    "SGWORLD": "nonlinear_regression.nc",
+}
+
+
+class Measurement(NamedTuple):
+    """A run of plain SGD: its linear description, in the weights and along the Hessian's eigenvectors, and the measures."""
+
+    fit: LinearDynamics
+    along: LinearDynamics
+    circulation: Circulation
+    entropy: EntropyProduction
+    theorems: FluctuationTheorems
+
+
+def options_of(argv):
+    """The common options, and --data and --steps."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--steps", type=float)
+    own, rest = parser.parse_known_args(argv)
+    options = parse(
+        f"{__doc__.splitlines()[0]} Besides the options below: --data DIR takes x_train.txt and y_train.txt from DIR, one "
+        "number a line, instead of generated data; --steps N is the number of chain-steps recorded of SGD with "
+        "replacement, and again without.",
+        rest,
+    )
+    if own.steps is not None and not own.steps >= 1e6:
+        raise ValueError(f"--steps {own.steps:g} is too short to measure anything; want 1e6 or more, and 1e8 for 1 %.")
+    options.data, options.steps = own.data, own.steps or (5e6 if options.quick else 1.2e8)
+    return options
+
+
+def run_with_replacement(prediction: Prediction, data, steps, rng, key):
+    """SGD recorded at every step, twice: the measures need the dynamics that the first pass fits."""
+    dynamics = prediction.dynamics
+    start = rng.multivariate_normal(dynamics.mean, dynamics.covariance, WR_CHAINS)
+    run = Simulation(SGD(model, LEARNING_RATE, steps_per_sample=1), data, start, key, steps)
+    speed = run.speed()
+    moments = functools.reduce(
+        joined_by_chain, (lagged_moments(x, blocks=len(x), origin=dynamics.mean) for x in run)
+    )
+    fit, plane = fit_linear_dynamics(moments), plane_of_currents(dynamics)
+    sigma = np.empty((WR_CHAINS, run.chunks * run.length))
+    in_plane, ends = [], start
+    for chunk, x in enumerate(run):
+        sigma[:, chunk * run.length : (chunk + 1) * run.length] = entropy_production(x, dynamics=fit).sigma
+        in_plane.append((x[:, :-1:THINNING] - dynamics.mean) @ plane)
+        ends = x[:, -1]
+    measured = measure(moments, fit, sigma, prediction)
+    return measured, np.concatenate(in_plane, 1), ends, {"chain_steps": run.draws, "steps_per_second": speed}
+
+
+def run_without_replacement(prediction: Prediction, data, steps, key):
+    """SGD recorded at the end of every epoch, after it has relaxed from the minimum of L."""
+    batches = len(data[0]) // BATCH_SIZE
+    slowest = 1 / (LEARNING_RATE * prediction.curvatures[0])
+    relaxing, recorded = jax.random.split(key)
+    # a draw a hundred epochs: that is several times faster
+    fast = SGD(model, LEARNING_RATE, subsampling=RandomReshuffle(), steps_per_sample=100 * batches)
+    chains = int(np.clip(steps / (RELAXATIONS * slowest), 2, WOR_CHAINS))
+    start = np.tile(prediction.loss_minimum, (chains, 1))
+    epochs = RELAXATIONS * slowest / batches
+    relaxation = Simulation(fast, data, start, relaxing, chains * epochs / 100)
+    for x in relaxation:
+        start = x[:, -1]
+    kernel = SGD(model, LEARNING_RATE, subsampling=RandomReshuffle())
+    run = Simulation(kernel, data, start, recorded, steps / batches)
+    speed = run.speed() * batches
+    draws = list(run)
+    origin = prediction.dynamics.mean
+    moments = functools.reduce(operator.add, (lagged_moments(x, blocks=64 // len(draws) + 1, origin=origin) for x in draws))
+    fit = fit_linear_dynamics(moments)
+    sigma = np.concatenate([entropy_production(x, dynamics=fit).sigma for x in draws], axis=1)
+    measured = measure(moments, fit, sigma, prediction)
+    information = {
+        "chain_steps": run.draws * batches,
+        "steps_per_second": speed,
+        "relaxation_steps": relaxation.draws * 100 * batches // chains,
+    }
+    return measured, np.concatenate([x[:, 1:] for x in draws], 1), information
+
+
+def measure(moments: LaggedMoments, fit, sigma, prediction) -> Measurement:
+    return Measurement(
+        fit,
+        fit_linear_dynamics(in_basis(moments, prediction.directions)),
+        circulation(moments),
+        entropy_production(moments),
+        fluctuation_theorems(sigma, LENGTHS),
+    )
+
+
+def save_window(path, kernel, data, start, key, reference, steps_per_sample, num_samples):
+    """Consecutive draws of some chains, from where the long run had come to."""
+    mcmc = MCMC(
+        kernel,
+        num_warmup=0,
+        num_samples=num_samples,
+        num_chains=len(start),
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(key, *data, init_params={"w": start})
+    save_run(path, mcmc, settings_of(kernel, LEARNING_RATE, len(data[0]), steps_per_sample, 0.0), reference)
+
+
+def settings_of(kernel, step_size, num_rows, steps_per_sample, temperature):
+    replaced = isinstance(kernel, SGLD) or steps_per_sample == 1
+    return {
+        "scheme": "with_replacement" if replaced else "random_reshuffle",
+        "integrator": "euler_maruyama",
+        "step_size": step_size,
+        "temperature": temperature,
+        "batch_size": BATCH_SIZE,
+        "num_rows": num_rows,
+        "steps_per_sample": steps_per_sample,
+    }
+
+
+def reference_of(prediction: Prediction):
+    dynamics = prediction.dynamics
+    return {"source": "predicted", "mean": dynamics.mean.tolist(), "covariance": dynamics.covariance.tolist()}
+
+
+def run_posterior(potential, mode, data, num_samples, rng, key, out):
+    """SGLD and SGWORLD at one step size, from one mode, and NUTS for comparison."""
+    covariance = np.linalg.inv(np.asarray(hessian(potential, mode)))
+    start = rng.multivariate_normal(mode, covariance, BAYES_CHAINS)
+    batches = len(data[0]) // BATCH_SIZE
+    keys = jax.random.split(key, 3)
+    nuts = MCMC(
+        NUTS(SGLD(model, BAYES_STEP_SIZE).model),
+        num_warmup=300,
+        num_samples=2 * num_samples // 4,
+        num_chains=4,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    nuts.run(keys[2], *data, init_params={"w": start[:4]})
+    exact = in_home_mode(np.asarray(nuts.get_samples(group_by_chain=True)["w"]), mode, covariance)[0].reshape(-1, DIM)
+    reference = {"source": "NUTS", "mean": exact.mean(0).tolist(), "covariance": np.cov(exact.T).tolist()}
+    dynamics = {
+        name: linear_theory(potential, mode, scheme, BAYES_STEP_SIZE, 1.0, batches)
+        for name, scheme in (("SGLD", WithReplacement()), ("SGWORLD", RandomReshuffle()))
+    }
+    plane = plane_of_currents(dynamics["SGLD"])
+    numbers, planes = {}, {}
+    for kernel, run_key in ((SGLD(model, BAYES_STEP_SIZE), keys[0]), (SGWORLD(model, BAYES_STEP_SIZE), keys[1])):
+        name = type(kernel).__name__
+        mcmc = MCMC(
+            kernel,
+            num_warmup=BAYES_WARMUP,
+            num_samples=num_samples,
+            num_chains=BAYES_CHAINS,
+            chain_method="vectorized",
+            progress_bar=False,
+        )
+        mcmc.run(run_key, *data, init_params={"w": start})
+        save_run(out / SAVED[name], mcmc, settings_of(kernel, BAYES_STEP_SIZE, len(data[0]), batches, 1.0), reference)
+        draws, left = in_home_mode(np.asarray(mcmc.get_samples(group_by_chain=True)["w"]), mode, covariance)
+        entropy, areas = entropy_production(draws), circulation((draws - mode) @ plane)
+        flat = draws.reshape(-1, DIM)
+        numbers[name] = {
+            "entropy_production": entropy.rate,
+            "entropy_production_error": entropy.rate_error,
+            "entropy_production_linear": rate_of(dynamics[name]),
+            "p_value": entropy.p_value,
+            "area": float(areas.matrix[0, 1]),
+            "area_error": float(areas.error[0, 1]),
+            "chains": BAYES_CHAINS,
+            "chains_that_left_the_mode": left,
+            "epochs": draws.shape[0] * (draws.shape[1] - 1),
+            "sd_ratio_to_nuts": (flat.std(0) / exact.std(0)).tolist(),
+        }
+        planes[name] = (draws - flat.mean(0)) @ plane
+    return numbers, planes, exact
+
+
+def in_home_mode(draws, mode, covariance):
+    """The chains that were never nearer to another mode than to the one where they started, and how many others."""
+    precision = np.linalg.inv(covariance)
+    away = np.zeros(draws.shape[:2], bool)
+    at_home = np.einsum("ctd,de,cte->ct", draws - mode, precision, draws - mode)
+    for copy in symmetric_copies(mode):
+        if not np.allclose(copy, mode):
+            away |= np.einsum("ctd,de,cte->ct", draws - copy, precision, draws - copy) < at_home
+    stayed = ~away.any(1)
+    if stayed.sum() < 2:
+        raise ValueError("nearly every chain left its mode; the posterior's modes are not separated: lower the step size.")
+    return draws[stayed], int((~stayed).sum())
+
+
+def relative(a, b):
+    return float(np.linalg.norm(np.subtract(a, b)) / np.linalg.norm(b))
+
+
+def numbers_of(measured: Measurement, prediction: Prediction, information):
+    """Every number of a run of plain SGD, with standard errors."""
+    fit, dynamics, theorems = measured.fit, prediction.dynamics, measured.theorems
+    first = {"lengths": list(LENGTHS[:3])}
+    for name in ("integral", "integral_error"):
+        first[name] = [None if np.isnan(value) else float(value) for value in getattr(theorems, name)[:3]]
+    along = {name: getattr(measured.along, name) for name in ("mean", "mean_error")}
+    return {
+        "mean": fit.mean.tolist(),
+        "mean_error": fit.mean_error.tolist(),
+        "mean_predicted": dynamics.mean.tolist(),
+        "loss_minimum": prediction.loss_minimum.tolist(),
+        "landscape_minimum": prediction.landscape_minimum.tolist(),
+        "mean_from_loss_minimum": relative(fit.mean, prediction.loss_minimum),
+        "mean_from_landscape_minimum": relative(fit.mean, prediction.landscape_minimum),
+        "mean_from_landscape_minimum_error": float(
+            np.linalg.norm(along["mean_error"]) / np.linalg.norm(prediction.landscape_minimum)
+        ),
+        "mean_z": ((along["mean"] - prediction.directions.T @ dynamics.mean) / along["mean_error"]).tolist(),
+        "hessian_eigenvalues": prediction.curvatures.tolist(),
+        "covariance": fit.covariance.tolist(),
+        "covariance_error": fit.covariance_error.tolist(),
+        "covariance_predicted": dynamics.covariance.tolist(),
+        "covariance_difference": relative(fit.covariance, dynamics.covariance),
+        "noise": fit.Q.tolist(),
+        "noise_error": fit.Q_error.tolist(),
+        "noise_predicted": dynamics.Q.tolist(),
+        "noise_difference": relative(fit.Q, dynamics.Q),
+        "circulation": measured.circulation.matrix.tolist(),
+        "circulation_error": measured.circulation.error.tolist(),
+        "circulation_predicted": prediction.circulation.tolist(),
+        "circulation_p_value": measured.circulation.p_value,
+        "entropy_production": measured.entropy.rate,
+        "entropy_production_error": measured.entropy.rate_error,
+        "entropy_production_predicted": prediction.entropy_production,
+        "entropy_production_p_value": measured.entropy.p_value,
+        **first,
+        "slope": float(theorems.slope[0]),
+        "slope_error": float(theorems.slope_error[0]),
+        **information,
+    }
+
+
+def print_directions(measured: Measurement, prediction: Prediction):
+    """Mean, spread and noise along the eigenvectors of the Hessian, where each has its own relaxation time."""
+    basis, along = prediction.directions, measured.along
+    expected = prediction.dynamics
+
+    def of(matrix):
+        return np.diag(basis.T @ matrix @ basis)
+
+    sd, shift = np.sqrt(of(expected.covariance)), basis.T @ (expected.mean - prediction.loss_minimum)
+    moved = along.mean - basis.T @ prediction.loss_minimum
+    print(f"{'curvature':>10}{'relaxes in':>12}{'mean − min L, in predicted sds':>34}{'variance':>18}{'noise':>18}")
+    print(f"{'λ':>10}{'1/(ηλ)':>12}{'measured':>21}{'predicted':>13}{'/ predicted':>18}{'/ predicted':>18}")
+    for i, curvature in enumerate(prediction.curvatures):
+        variance, noise = of(expected.covariance)[i], of(expected.Q)[i]
+        print(
+            f"{curvature:10.5g}{1 / (LEARNING_RATE * curvature):12.0f}"
+            f"{moved[i] / sd[i]:+13.3f} ± {along.mean_error[i] / sd[i]:.3f}{shift[i] / sd[i]:+13.3f}"
+            f"{along.covariance[i, i] / variance:10.3f} ± {along.covariance_error[i, i] / variance:.3f}"
+            f"{along.Q[i, i] / noise:10.4f} ± {along.Q_error[i, i] / noise:.4f}"
+        )
+
+
+def print_measures(name, numbers, measured: Measurement, prediction: Prediction, unit):
+    plane = plane_of_currents(prediction.dynamics)
+    weight = plane @ np.array([[0, 1], [-1, 0]]) @ plane.T
+    area, expected = (0.5 * np.sum(c * weight) for c in (measured.circulation.matrix, prediction.circulation))
+    print(f"\n{name}")
+    print_directions(measured, prediction)
+    print(
+        f"  mean: {numbers['mean_from_loss_minimum']:.2e} of |w| from the minimum of L, "
+        f"{numbers['mean_from_landscape_minimum']:.1e} ± {numbers['mean_from_landscape_minimum_error']:.0e} from that of the "
+        f"effective landscape\n"
+        f"  covariance and noise: relative difference from the predicted matrices "
+        f"{100 * numbers['covariance_difference']:.1f} % and {100 * numbers['noise_difference']:.2f} %\n"
+        f"  circulation in the plane of most, in sds² a {unit}: {area:.3e}, predicted {expected:.3e}, "
+        f"p = {numbers['circulation_p_value']:.3f} for none\n"
+        f"  entropy production, nats a {unit}: ({numbers['entropy_production']:.4e} ± "
+        f"{numbers['entropy_production_error']:.1e}), predicted {numbers['entropy_production_predicted']:.4e}"
+    )
+    theorems = measured.theorems
+    print(f"  {unit + 's':>8}{'integral theorem − 1':>28}{'slope of the detailed one':>30}")
+    for i, length in enumerate(theorems.lengths):
+        print(
+            f"  {length:8d}{theorems.integral[i] - 1:+16.1e} ± {theorems.integral_error[i]:.1e}"
+            f"{theorems.slope[i]:19.4f} ± {theorems.slope_error[i]:.4f}"
+        )
+
+
+def print_posterior(numbers):
+    print(
+        f"\nBayesian posterior, step size {BAYES_STEP_SIZE:g}, one draw an epoch\n"
+        f"{'':10}{'entropy production, nats an epoch':^38}{'linear theory':>14}{'p, none':>9}"
+        f"{'area, sds² an epoch':>26}{'sd / NUTS':>14}{'left mode':>12}"
+    )
+    for name, row in numbers.items():
+        ratio = row["sd_ratio_to_nuts"]
+        print(
+            f"{name:10}{row['entropy_production']:+17.2e} ± {row['entropy_production_error']:.1e}{'':11}"
+            f"{row['entropy_production_linear']:14.2e}{row['p_value']:9.3f}"
+            f"{row['area']:+16.2e} ± {row['area_error']:.0e}{min(ratio):9.2f}–{max(ratio):.2f}"
+            f"{row['chains_that_left_the_mode']:5d} of {row['chains']}"
+        )
+
+
+def main(argv=None):
+    with jax.enable_x64(True):
+        return run(options_of(argv))
+
+
+def run(options):
+    began = perf_counter()
+    data = read_data(options.data) if options.data else gaussian_bump(seed=options.seed)
+    rng, keys = np.random.default_rng(options.seed), jax.random.split(jax.random.key(options.seed), 5)
+    potential = row_potential(model, *data)
+    minimum = global_minimum(potential, options.seed)
+    num_rows, batches = len(data[0]), len(data[0]) // BATCH_SIZE
+    wr, wor = (predict(potential, minimum, s, LEARNING_RATE) for s in (WithReplacement(), RandomReshuffle()))
+    print(
+        f"Net of two tanh units, {DIM} weights: N = {num_rows} rows, B = {BATCH_SIZE} a batch, η = {LEARNING_RATE:g}; "
+        f"minimum at w = {np.round(minimum, 4).tolist()}."
+    )
+    measured_wr, plane_wr, ends_wr, information_wr = run_with_replacement(wr, data, options.steps, rng, keys[0])
+    measured_wor, draws_wor, information_wor = run_without_replacement(wor, data, options.steps, keys[1])
+    numbers = {
+        "wr": numbers_of(measured_wr, wr, information_wr),
+        "wor": numbers_of(measured_wor, wor, information_wor),
+    }
+    print_measures("SGD with replacement, every step", numbers["wr"], measured_wr, wr, "step")
+    print_measures("SGD without replacement, every epoch", numbers["wor"], measured_wor, wor, "epoch")
+
+    chains, length = (16, 500) if options.quick else WINDOW
+    kernels = SGD(model, LEARNING_RATE, steps_per_sample=1), SGD(model, LEARNING_RATE, subsampling=RandomReshuffle())
+    starts = ends_wr[:chains], draws_wor[:, -1]
+    for name, kernel, prediction, start, steps, samples, key in zip(
+        ("wr", "wor"), kernels, (wr, wor), starts, (1, batches), (length, 2 * length), keys[2:4], strict=True
+    ):
+        save_window(options.out / SAVED[name], kernel, data, start, key, reference_of(prediction), steps, samples)
+
+    numbers["posterior"], planes, exact = run_posterior(
+        potential, minimum, data, 300 if options.quick else 4000, rng, keys[4], options.out
+    )
+    print_posterior(numbers["posterior"])
+    numbers["seconds"] = perf_counter() - began
+    speeds = [numbers[name]["steps_per_second"] / 1e6 for name in ("wr", "wor")]
+    print(f"\n{numbers['seconds']:.0f} s in all; millions of chain-steps a second: {speeds[0]:.2f} with replacement, "
+          f"{speeds[1]:.2f} without.")
+    write_json(options.json, numbers)
+    return numbers
+
+
+if __name__ == "__main__":
+    main()

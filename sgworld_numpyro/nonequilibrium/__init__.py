@@ -1,0 +1,51 @@
+"""Nonequilibrium measures of any chain: currents, entropy production, fluctuation theorems, effective landscapes.
+
+Arrays of draws (chain, draw, dim) in, NamedTuples of arrays out; ``labelled`` has the same measures on ArviZ data. None
+of it needs this package's kernels: a chain of NUTS, or an array from elsewhere, will do.
+"""
+
+from sgworld_numpyro.nonequilibrium.assumptions import Assumptions, Finding, check_assumptions
+from sgworld_numpyro.nonequilibrium.circulation import (
+    Circulation,
+    ProbabilityCurrent,
+    circulation,
+    probability_current,
+)
+from sgworld_numpyro.nonequilibrium.entropy_production import EntropyProduction, entropy_production
+from sgworld_numpyro.nonequilibrium.fisher import RelativeFisherDecomposition, relative_fisher_decomposition
+from sgworld_numpyro.nonequilibrium.fluctuation_theorems import (
+    FluctuationTheorems,
+    SigmaHistogram,
+    fluctuation_theorems,
+)
+from sgworld_numpyro.nonequilibrium.linear_dynamics import LinearDynamics, fit_linear_dynamics, linear_dynamics
+from sgworld_numpyro.nonequilibrium.moments import LaggedMoments, lagged_moments
+from sgworld_numpyro.nonequilibrium.projections import Projection, principal_components, random_projection
+from sgworld_numpyro.nonequilibrium.uncertainty import UncertaintyRelation, uncertainty_relation
+
+__all__ = [
+    "Assumptions",
+    "Circulation",
+    "EntropyProduction",
+    "Finding",
+    "FluctuationTheorems",
+    "LaggedMoments",
+    "LinearDynamics",
+    "ProbabilityCurrent",
+    "Projection",
+    "RelativeFisherDecomposition",
+    "SigmaHistogram",
+    "UncertaintyRelation",
+    "check_assumptions",
+    "circulation",
+    "entropy_production",
+    "fit_linear_dynamics",
+    "fluctuation_theorems",
+    "lagged_moments",
+    "linear_dynamics",
+    "principal_components",
+    "probability_current",
+    "random_projection",
+    "relative_fisher_decomposition",
+    "uncertainty_relation",
+]

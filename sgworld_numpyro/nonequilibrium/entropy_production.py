@@ -1,0 +1,179 @@
+"""Entropy production of a stationary chain: how much likelier its transitions are than their reversals.
+
+All methods rest on the linear description (``fit_linear_dynamics``), with v(x) = −C Σ⁻¹ (x − m) the velocity of the
+probability, D = Q/2 and C the area matrix:
+
+- ``"ar1"``: σ = ln [p(x) P(x'|x)] / [p(x') P(x|x')], the log-ratio itself, for steps of any size;
+- ``"ito"``: σ = v(x)ᵀ D⁻¹ (x' − x), the form of arXiv 2306.03521. It takes time as continuous: Σ and C solve
+  (1 − A) Σ + Σ (1 − A)ᵀ = Q. Its integral theorem is exact at any step size, its rate is too large at large steps;
+- ``"stratonovich"``: σ = v((x + x')/2)ᵀ D⁻¹ (x' − x), which agrees with the others as steps become small.
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from jaxtyping import Float
+from scipy.linalg import solve_continuous_lyapunov
+
+from sgworld_numpyro.nonequilibrium.linear_dynamics import (
+    LinearDynamics,
+    check_full_rank,
+    fit_linear_dynamics,
+    least_squares,
+)
+from sgworld_numpyro.nonequilibrium.moments import (
+    Draws,
+    LaggedMoments,
+    as_draws,
+    exceedance,
+    jackknife,
+    lagged_moments,
+    random_reversals,
+)
+
+Method = Literal["ar1", "ito", "stratonovich"]
+
+
+class EntropyProduction(NamedTuple):
+    """Entropy production, in nats per recorded transition.
+
+    Attributes:
+        sigma: of every transition, of shape (chain, draw − 1); None if only moments were given. Sums over successive
+            transitions are the entropy production of longer stretches.
+        rate: its mean in the stationary state, with the bias of the fit removed, so that it can come out below 0.
+        rate_error: standard error of ``rate``. Near 0 the rate is far from Gaussian: let ``p_value`` decide there.
+        null_rate: mean rate, bias removed alike, of the same chain with blocks of it read backwards at random.
+        p_value: how often a chain in detailed balance would show as large a rate.
+
+    The last three are NaN where the dynamics were given.
+    """
+
+    sigma: Float[np.ndarray, "chain transition"] | None
+    rate: float
+    rate_error: float
+    null_rate: float
+    p_value: float
+
+
+def entropy_production(
+    x: Draws | LaggedMoments,
+    method: Method = "ar1",
+    *,
+    kinetic: tuple[int, ...] = (),
+    dynamics: LinearDynamics | None = None,
+    blocks: int = 64,
+    surrogates: int = 199,
+    seed: int = 0,
+) -> EntropyProduction:
+    """Entropy production per transition of a stationary chain.
+
+    For ``"ar1"`` the rate is the relative entropy between (x_t, x_{t+1}) and the reversed pair, ½ tr(J_rev⁻¹ J) − d
+    with their covariances J and J_rev. A fit makes it too large: by d(d − 1)/T for T transitions, which is subtracted;
+    for kinetic chains, by what the jackknife says.
+
+    Args:
+        x: draws (chain, draw, dim), one a period of the scheme, or their ``LaggedMoments``.
+        method: how a transition's entropy production is defined; see the module.
+        kinetic: numbers of the coordinates that change sign when time is reversed (momenta). Only with ``"ar1"``.
+        dynamics: what to use in place of a fit to ``x``: that of the whole run where ``x`` is a chunk of it, or
+            ``linear_dynamics`` that are predicted. The rate is then that of these dynamics.
+        blocks: into how many blocks to cut the draws; each must be much longer than the relaxation time.
+        surrogates: how many random reversals of blocks make the null.
+        seed: seed of the reversals.
+
+    Raises:
+        ValueError: for an unknown method, a coordinate that does not exist, and where the linear description fails: too
+            few transitions, dynamics that do not contract, noise that is singular.
+    """
+    if isinstance(x, LaggedMoments):
+        draws, dim = None, x.dim
+    else:
+        draws = as_draws(x)
+        dim = draws.shape[2]
+    parity = _parity(kinetic, method, dim)
+    if dynamics is not None:
+        forms = _forms(dynamics, method, parity)
+        return EntropyProduction(_sigma(draws, dynamics, forms), _rate(dynamics, forms), np.nan, np.nan, np.nan)
+
+    moments = x if isinstance(x, LaggedMoments) else lagged_moments(x, blocks)
+    dynamics = fit_linear_dynamics(moments.pooled())
+    forms = _forms(dynamics, method, parity)
+    if surrogates < 1:
+        raise ValueError(f"surrogates={surrogates}; want at least 1, and 199 for p-values down to 0.005.")
+
+    def plug_in(pooled):
+        fitted = least_squares(pooled)
+        return np.asarray(_rate(fitted, _forms(fitted, method, parity)))
+
+    estimate = jackknife(plug_in, moments)
+    bias = float(estimate.bias) if kinetic else dim * (dim - 1) / moments.transitions
+    reversals = random_reversals(len(moments.length), surrogates, seed)
+    null = np.array([float(plug_in(moments.reversed_in(backwards, parity).pooled())) for backwards in reversals])
+    return EntropyProduction(
+        _sigma(draws, dynamics, forms),
+        float(estimate.value) - bias,
+        float(estimate.error),
+        float(null.mean()) - bias,
+        exceedance(float(estimate.value), null),
+    )
+
+
+class _Forms(NamedTuple):
+    """σ = xᵀ now x + x'ᵀ after x' + x'ᵀ cross x, from the mean: every method's σ is quadratic."""
+
+    now: Float[np.ndarray, "dim dim"]
+    after: Float[np.ndarray, "dim dim"]
+    cross: Float[np.ndarray, "dim dim"]
+
+
+def _forms(dynamics: LinearDynamics, method: Method, parity: Float[np.ndarray, "dim"]) -> _Forms:
+    propagator, noise, covariance = dynamics.A, dynamics.Q, dynamics.covariance
+    check_full_rank(noise, "the covariance of the noise")
+    precision = np.linalg.inv(noise)
+    if method == "ar1":
+        stiffness = np.linalg.inv(covariance)
+        flip = np.outer(parity, parity)
+        reverse, reverse_precision = propagator * flip, precision * flip
+        return _Forms(
+            (reverse_precision - propagator.T @ precision @ propagator - stiffness) / 2,
+            (reverse.T @ reverse_precision @ reverse - precision + stiffness * flip) / 2,
+            precision @ propagator - reverse.T @ reverse_precision,
+        )
+    relaxation = np.eye(len(noise)) - propagator
+    covariance = solve_continuous_lyapunov(relaxation, noise)
+    areas = (relaxation @ covariance - covariance @ relaxation.T) / 2
+    force = 2 * precision @ (-areas @ np.linalg.inv(covariance))  # D⁻¹ v, per displacement
+    if method == "ito":
+        return _Forms(-force, np.zeros_like(force), force)
+    return _Forms(-force / 2, force / 2, (force - force.T) / 2)
+
+
+def _rate(dynamics: LinearDynamics, forms: _Forms) -> float:
+    """The mean of σ in the stationary state of the dynamics."""
+    both = (forms.now + forms.after) @ dynamics.covariance
+    return float(np.trace(both) + np.trace(forms.cross @ dynamics.covariance @ dynamics.A.T))
+
+
+def _sigma(draws: Draws | None, dynamics: LinearDynamics, forms: _Forms):
+    if draws is None:
+        return None
+    offset = draws - dynamics.mean
+    now, after = offset[:, :-1], offset[:, 1:]
+    of_now = np.einsum("ctd,ctd->ct", now, now @ forms.now)
+    of_after = np.einsum("ctd,ctd->ct", after, after @ forms.after)
+    return of_now + of_after + np.einsum("ctd,ctd->ct", after, now @ forms.cross.T)
+
+
+def _parity(kinetic, method, dim):
+    if method not in get_args(Method):
+        raise ValueError(f"method={method!r} is unknown; choose one of {', '.join(map(repr, get_args(Method)))}.")
+    parity = np.ones(dim)
+    if not kinetic:
+        return parity
+    if method != "ar1":
+        raise ValueError(f"method={method!r} knows no momenta; a kinetic chain wants method='ar1'.")
+    wrong = [k for k in kinetic if not 0 <= k < dim]
+    if wrong:
+        raise ValueError(f"kinetic={tuple(kinetic)!r} names coordinate {wrong[0]}; the draws have 0 to {dim - 1}.")
+    parity[list(kinetic)] = -1
+    return parity

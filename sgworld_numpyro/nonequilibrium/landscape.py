@@ -1,0 +1,265 @@
+"""The landscape that a chain samples or descends, which is not quite the potential."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.tree_util import Partial
+from jaxtyping import Float
+
+from sgworld_numpyro.integrators import EulerMaruyama, Integrator, LeimkuhlerMatthews
+from sgworld_numpyro.nonequilibrium.gradient_noise import noise_units, total_gradient_variance
+from sgworld_numpyro.nonequilibrium.row_potential import RowPotential
+from sgworld_numpyro.subsampling import (
+    Cyclic,
+    FullBatch,
+    IndependentBatches,
+    ShuffleOnce,
+    SubsamplingScheme,
+    WithReplacement,
+)
+
+# Hessian-vector products that share one pass over the rows.
+PRODUCTS_TOGETHER = 16
+MAX_STEPS = 100
+HALVINGS = 30
+
+
+def hessian(potential: RowPotential, x: Float[Array, "dim"]) -> Float[Array, "dim dim"]:
+    """∇²U(x), from d Hessian-vector products."""
+    return _hessian(potential, jnp.asarray(x))
+
+
+def hessian_product(
+    potential: RowPotential, x: Float[Array, "dim"]
+) -> Callable[[Float[Array, "dim"]], Float[Array, "dim"]]:
+    """v ↦ ∇²U(x) v, in blocks of rows. A pytree, as ``gradient_covariance_product``."""
+    return Partial(_hessian_product, potential, jnp.asarray(x))
+
+
+def laplacian(
+    potential: RowPotential, x: Float[Array, "dim"], *, probes: int | None = None, seed: int = 0
+) -> Float[Array, ""]:
+    """ΔU(x), the trace of the Hessian.
+
+    Args:
+        potential: the model.
+        x: position.
+        probes: None for the exact trace, at the cost of d Hessian-vector products; else Hutchinson's estimate
+            from so many random vectors of signs, whose variance is 2 Σ_{i≠j} H_ij² / probes.
+        seed: of those vectors. They do not depend on x, so the estimate can be differentiated and minimised.
+    """
+    x = jnp.asarray(x)
+    if probes is None:
+        vectors, weight = jnp.eye(x.size, dtype=x.dtype), 1.0
+    else:
+        if probes < 1:
+            raise ValueError(f"probes={probes} must be positive; pass None for the exact trace")
+        vectors, weight = jax.random.rademacher(jax.random.key(seed), (probes, x.size), x.dtype), 1 / probes
+    return weight * _trace(potential, x, vectors)
+
+
+def effective_potential(
+    potential: RowPotential,
+    x: Float[Array, "dim"],
+    scheme: SubsamplingScheme,
+    integrator: Integrator,
+    step_size: float | Float[Array, ""],
+    *,
+    temperature: float = 1.0,
+    probes: int | None = None,
+    seed: int = 0,
+) -> Float[Array, ""]:
+    """The potential of the chain's stationary law at the ends of periods, to first order in the step size.
+
+    At temperature T > 0 the density is ∝ exp(-U_eff/T), up to O(h²), with
+
+        U_eff = U + (h/4) tr V,                              V = Cov(g_b), for Leimkuhler–Matthews,
+        U_eff = U + (h/4) (tr V + 2TΔU - |∇U|²)              for Euler–Maruyama.
+
+    At T = 0 the mean motion is the gradient flow, of duration h a step, of
+
+        U + (h/4) E|g_b|² = U + (h/4) (|∇U|² + tr V),
+
+    tr V only where the batches of a period use every row equally often. Differentiable in x.
+
+    Args:
+        potential: the model.
+        x: position.
+        scheme: a reshuffled one, or ``FullBatch``; at temperature 0 also one of independent batches.
+        integrator: ``EulerMaruyama`` or ``LeimkuhlerMatthews``, without preconditioner; at T = 0 they are the same.
+        step_size: h, in units of 1 / ∇²U.
+        temperature: T of the injected noise; 0 for stochastic gradient descent.
+        probes: for ΔU, see ``laplacian``; None for the exact one.
+        seed: of the probes.
+
+    Raises:
+        ValueError: for a scheme without such a potential, or an integrator that is not one of the two.
+
+    Source: Smith et al. 2021 (arXiv 2101.12176) at T = 0; arXiv 2306.03521.
+    """
+    x = jnp.asarray(x)
+    _check(potential, scheme, integrator, temperature)
+    energy = potential.full(x)
+    correction = jnp.zeros((), x.dtype)
+    if not isinstance(scheme, WithReplacement | IndependentBatches):
+        correction = total_gradient_variance(potential, x, scheme)
+    if temperature == 0:
+        gradient = potential.gradient(x)
+        correction = correction + gradient @ gradient
+    elif isinstance(integrator, EulerMaruyama):
+        gradient = potential.gradient(x)
+        trace = laplacian(potential, x, probes=probes, seed=seed)
+        correction = correction + 2 * temperature * trace - gradient @ gradient
+    return energy + step_size / 4 * correction
+
+
+def effective_gradient(
+    potential: RowPotential,
+    x: Float[Array, "dim"],
+    scheme: SubsamplingScheme,
+    integrator: Integrator,
+    step_size: float | Float[Array, ""],
+    *,
+    temperature: float = 1.0,
+    probes: int | None = None,
+    seed: int = 0,
+) -> Float[Array, "dim"]:
+    """The gradient of ``effective_potential``, whose arguments these are."""
+    _check(potential, scheme, integrator, temperature)
+    return _effective_gradient(potential, jnp.asarray(x), step_size, scheme, integrator, temperature, probes, seed)
+
+
+def landscape_minimum(
+    potential: RowPotential,
+    x: Float[Array, "dim"],
+    scheme: SubsamplingScheme,
+    integrator: Integrator,
+    step_size: float | Float[Array, ""],
+    *,
+    temperature: float = 1.0,
+    tolerance: float = 1e-4,
+    probes: int | None = None,
+    seed: int = 0,
+) -> Float[Array, "dim"]:
+    """The minimum of ``effective_potential`` near x, by quasi-Newton steps in the metric of ∇²U.
+
+    Args:
+        potential: the model.
+        x: where to start, best at the minimum of U.
+        scheme: as in ``effective_potential``.
+        integrator: likewise.
+        step_size: h.
+        temperature: T.
+        tolerance: stop where √(Gᵀ|∇²U|⁻¹G), with G the gradient, is this small. That is the distance to the
+            minimum in standard deviations of the posterior.
+        probes: as in ``effective_potential``.
+        seed: likewise.
+
+    Raises:
+        ValueError: as ``effective_potential``, and if the tolerance is not reached.
+    """
+
+    def gradient(x):
+        return effective_gradient(
+            potential, x, scheme, integrator, step_size, temperature=temperature, probes=probes, seed=seed
+        )
+
+    return _minimum(potential, gradient, x, tolerance)
+
+
+def potential_minimum(
+    potential: RowPotential, x: Float[Array, "dim"], *, tolerance: float = 1e-4
+) -> Float[Array, "dim"]:
+    """The minimum of U near x, the mode of the posterior; see ``landscape_minimum``."""
+    return _minimum(potential, potential.gradient, x, tolerance)
+
+
+def _check(potential, scheme, integrator, temperature):
+    if not temperature >= 0:
+        raise ValueError(f"temperature={temperature} must not be negative; pass 1.0 for the posterior")
+    if not isinstance(integrator, EulerMaruyama | LeimkuhlerMatthews):
+        raise ValueError(
+            f"integrator={integrator!r} has no known effective potential; pass EulerMaruyama() or LeimkuhlerMatthews()"
+        )
+    if isinstance(scheme, Cyclic | ShuffleOnce):
+        raise ValueError(
+            f"scheme={scheme!r} has a landscape that depends on the one order it repeats, and in general a drift "
+            "that is no gradient; use RandomReshuffle() or BatchReshuffle()"
+        )
+    if temperature > 0 and isinstance(scheme, WithReplacement | IndependentBatches):
+        raise ValueError(
+            f"scheme={scheme!r} has no effective potential at temperature={temperature}: the drift is -∇U and the "
+            "diffusion depends on the position, which in general makes currents. Use diffusion_matrix for its noise, "
+            "or a reshuffled scheme"
+        )
+    if not isinstance(scheme, FullBatch):
+        noise_units(scheme, potential.plate)  # says what to do about a scheme of the user's own
+
+
+@partial(jax.jit, static_argnames=("scheme", "integrator", "temperature", "probes", "seed"))
+def _effective_gradient(potential, x, step_size, scheme, integrator, temperature, probes, seed):
+    def landscape(x):
+        return effective_potential(
+            potential, x, scheme, integrator, step_size, temperature=temperature, probes=probes, seed=seed
+        )
+
+    return jax.grad(landscape)(x)
+
+
+@jax.jit
+def _hessian(potential, x):
+    def product(v):
+        return _hessian_product(potential, x, v)
+
+    return lax.map(product, jnp.eye(x.size, dtype=x.dtype), batch_size=min(PRODUCTS_TOGETHER, x.size))
+
+
+@jax.jit
+def _trace(potential, x, vectors):
+    """Σ_k vᵀ ∇²U v."""
+
+    @jax.checkpoint  # or a derivative would keep the intermediate values of all products
+    def curvature(x, vector):
+        return vector @ _hessian_product(potential, x, vector)
+
+    together = min(PRODUCTS_TOGETHER, len(vectors))
+    return lax.map(lambda vector: curvature(x, vector), vectors, batch_size=together).sum()
+
+
+@jax.jit
+def _hessian_product(potential, x, v):
+    return jax.jvp(potential.gradient, (x,), (jnp.asarray(v, x.dtype),))[1]
+
+
+def _minimum(potential, gradient, x, tolerance):
+    x = jnp.asarray(x)
+    force, distance = gradient(x), jnp.inf
+    for _ in range(MAX_STEPS):
+        curvatures, vectors = jnp.linalg.eigh(hessian(potential, x))
+        curvatures = jnp.abs(curvatures)  # where the potential is not convex, downhill all the same
+        curvatures = jnp.maximum(curvatures, jnp.finfo(x.dtype).eps * curvatures.max())
+        along = vectors.T @ force
+        distance = jnp.sqrt(jnp.sum(along**2 / curvatures))
+        if distance <= tolerance:
+            return x
+        x, force = _downhill(gradient, x, force, -vectors @ (along / curvatures))
+        if not jnp.isfinite(force).all():
+            break
+    raise ValueError(
+        f"no minimum within tolerance={tolerance}: √(Gᵀ|∇²U|⁻¹G) is still {float(distance):.3g}; start x nearer to a "
+        "minimum, take a smaller step_size, or a larger tolerance (in float32 round-off has its share: "
+        "jax.enable_x64)"
+    )
+
+
+def _downhill(gradient, x, force, step):
+    """A step, halved until the slope at its end is uphill by no more than half of what it was downhill."""
+    for _ in range(HALVINGS):
+        there = gradient(x + step)
+        if there @ step <= -(force @ step) / 2:
+            return x + step, there
+        step = step / 2
+    return x, jnp.full_like(force, jnp.nan)  # no step is short enough

@@ -1,0 +1,185 @@
+"""Second moments of the transitions of a chain, in blocks.
+
+Everything that the linear description needs of a chain, however long: moments of chunks are joined with ``+``, so that
+a run of 10⁸ transitions is measured while it is made. The blocks, each contiguous in time, say how far a number can be
+trusted (delete-one-block jackknife), and what it would be if time had no direction: read some of them backwards.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+Draws = Float[np.ndarray, "chain draw dim"]
+
+
+class LaggedMoments(NamedTuple):
+    """Sums over the transitions x_t → x_{t+1} of each block, of draws measured from ``origin``.
+
+    Attributes:
+        origin: what is subtracted from the draws, of shape (dim,). Near their mean, so that no digits are lost.
+        length: transitions in each block, of shape (blocks,).
+        first: Σ x_t, of shape (blocks, dim).
+        second: Σ x_{t+1}, of shape (blocks, dim).
+        s00: Σ x_t x_tᵀ, of shape (blocks, dim, dim).
+        s01: Σ x_t x_{t+1}ᵀ, of shape (blocks, dim, dim).
+        s11: Σ x_{t+1} x_{t+1}ᵀ, of shape (blocks, dim, dim).
+    """
+
+    origin: Float[np.ndarray, "dim"]
+    length: Float[np.ndarray, "blocks"]
+    first: Float[np.ndarray, "blocks dim"]
+    second: Float[np.ndarray, "blocks dim"]
+    s00: Float[np.ndarray, "blocks dim dim"]
+    s01: Float[np.ndarray, "blocks dim dim"]
+    s11: Float[np.ndarray, "blocks dim dim"]
+
+    @property
+    def transitions(self) -> int:
+        """The number of transitions."""
+        return int(self.length.sum())
+
+    @property
+    def dim(self) -> int:
+        """The number of dimensions."""
+        return len(self.origin)
+
+    @property
+    def sums(self) -> tuple[np.ndarray, ...]:
+        """All sums, blocks first."""
+        return self[1:]
+
+    def __add__(self, other: "LaggedMoments") -> "LaggedMoments":  # type: ignore[override]
+        """The moments of two chunks of a run. A transition from one to the other is left out."""
+        if not np.array_equal(self.origin, other.origin):
+            raise ValueError(
+                "these moments have different origins; measure every chunk from the same one: "
+                "lagged_moments(x, origin=first.origin)."
+            )
+        return LaggedMoments(self.origin, *map(np.concatenate, zip(self.sums, other.sums, strict=True)))
+
+    def pooled(self) -> "LaggedMoments":
+        """The same sums with all blocks taken as one."""
+        return LaggedMoments(self.origin, *(s.sum(0, keepdims=True) for s in self.sums))
+
+    def reversed_in(self, backwards: Bool[np.ndarray, "blocks"], parity=1.0) -> "LaggedMoments":
+        """The moments of the run with some blocks read backwards, and odd coordinates' signs changed there."""
+        sign = np.broadcast_to(np.asarray(parity, float), self.dim)
+
+        def choose(forwards, reverse):
+            flips = sign if forwards.ndim == 2 else np.outer(sign, sign)
+            mask = backwards.reshape((-1,) + (1,) * (forwards.ndim - 1))
+            return np.where(mask, reverse * flips, forwards)
+
+        return LaggedMoments(
+            self.origin,
+            self.length,
+            choose(self.first, self.second),
+            choose(self.second, self.first),
+            choose(self.s00, self.s11),
+            choose(self.s01, self.s01.transpose(0, 2, 1)),
+            choose(self.s11, self.s00),
+        )
+
+
+def lagged_moments(x: Draws, blocks: int = 64, origin: Float[np.ndarray, "dim"] | None = None) -> LaggedMoments:
+    """Moments of the transitions of a stationary chain, or of a chunk of one.
+
+    Args:
+        x: draws of shape (chain, draw, dim), or (draw, dim) of a single chain.
+        blocks: into how many blocks to cut, at least; chains are cut into equally many. A block should be much longer
+            than the chain's relaxation time, and there should be dozens of them.
+        origin: where to measure from, by default the mean of these draws.
+
+    Raises:
+        ValueError: if the draws have another shape, fewer than two draws a chain, or values that are not finite.
+    """
+    x = as_draws(x)
+    chains, draws, dim = x.shape
+    origin = x.mean((0, 1)) if origin is None else np.asarray(origin, float)
+    if origin.shape != (dim,):
+        raise ValueError(f"origin has shape {origin.shape}; draws of {dim} dimensions want ({dim},).")
+    per_chain = min(draws - 1, -(-blocks // chains))
+    edges = np.linspace(0, draws - 1, per_chain + 1).astype(int)
+    sums: list[list[np.ndarray]] = []
+    for chain in x:
+        for start, stop in pairwise(edges):
+            offset = chain[start : stop + 1] - origin
+            now, after = offset[:-1], offset[1:]
+            length = np.asarray(float(len(now)))
+            sums.append([length, now.sum(0), after.sum(0), now.T @ now, now.T @ after, after.T @ after])
+    return LaggedMoments(origin, *(np.stack(s) for s in zip(*sums, strict=True)))
+
+
+def as_draws(x) -> Draws:
+    """Draws as float64 of shape (chain, draw, dim).
+
+    Raises:
+        ValueError: see ``lagged_moments``.
+    """
+    x = np.asarray(x, float)
+    if x.ndim == 2:
+        x = x[None]
+    if x.ndim != 3 or 0 in x.shape:
+        raise ValueError(f"draws have shape {x.shape}; want (chain, draw, dim), or (draw, dim) for one chain.")
+    if x.shape[1] < 2:
+        raise ValueError(f"{x.shape[1]} draw a chain makes no transition; want two or more (axis 1 counts the draws).")
+    finite = np.isfinite(x)
+    if not finite.all():
+        chain, draw, dim = (int(n) for n in np.argwhere(~finite)[0])
+        raise ValueError(
+            f"draws are not all finite: {x[chain, draw, dim]} in chain {chain}, draw {draw}, dimension {dim}. "
+            "A diverged chain has no stationary law; lower the step size."
+        )
+    return x
+
+
+def as_moments(x, blocks: int = 64) -> LaggedMoments:
+    """Moments of draws, or the moments themselves where they are given."""
+    return x if isinstance(x, LaggedMoments) else lagged_moments(x, blocks)
+
+
+class Jackknifed(NamedTuple):
+    """A statistic of all blocks, its standard error, and its bias of order 1/blocks.
+
+    Attributes:
+        value: from all blocks.
+        error: standard error.
+        bias: estimate of E value − truth.
+    """
+
+    value: np.ndarray
+    error: np.ndarray
+    bias: np.ndarray
+
+
+def jackknife(statistic: Callable[[LaggedMoments], np.ndarray], moments: LaggedMoments) -> Jackknifed:
+    """Delete-one-block jackknife of a statistic of pooled moments (Quenouille 1956; Tukey 1958).
+
+    Neighbouring blocks must be nearly independent. With a single block the error and the bias are NaN.
+    """
+    pooled = moments.pooled()
+    value = np.asarray(statistic(pooled))
+    blocks = len(moments.length)
+    if blocks < 2:
+        return Jackknifed(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    left_out = []
+    for block in range(blocks):
+        rest = (total - s[block : block + 1] for total, s in zip(pooled.sums, moments.sums, strict=True))
+        left_out.append(statistic(LaggedMoments(moments.origin, *rest)))
+    spread = np.stack(left_out)
+    centre = spread.mean(0)
+    error = np.sqrt((blocks - 1) / blocks * ((spread - centre) ** 2).sum(0))
+    return Jackknifed(value, error, (blocks - 1) * (centre - value))
+
+
+def random_reversals(blocks: int, surrogates: int, seed: int) -> Bool[np.ndarray, "surrogates blocks"]:
+    """Which blocks each surrogate reads backwards."""
+    return np.random.default_rng(seed).integers(0, 2, (surrogates, blocks)).astype(bool)
+
+
+def exceedance(statistic: float, surrogates: Float[np.ndarray, "surrogates"]) -> float:
+    """p-value of a randomization test: the share of surrogates, and of the run itself, at or above it."""
+    return (1 + int(np.sum(surrogates >= statistic))) / (1 + len(surrogates))
