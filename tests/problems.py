@@ -69,11 +69,10 @@ class LinearChain(NamedTuple):
 
     @property
     def covariance(self) -> np.ndarray:
-        """The stationary covariance, from the series Σ = Q + A Q Aᵀ + …, doubled until it no longer changes."""
-        covariance, power = self.Q, self.A
-        for _ in range(60):
-            covariance, power = covariance + power @ covariance @ power.T, power @ power
-        return covariance
+        """The stationary covariance, as the solution of d² linear equations."""
+        dim = len(self.A)
+        found = np.linalg.solve(np.eye(dim**2) - np.kron(self.A, self.A), self.Q.ravel())
+        return found.reshape(dim, dim)
 
     def sample(self, chains: int, draws: int, seed: int) -> np.ndarray:
         """Stationary draws (chain, draw, dim)."""
@@ -97,7 +96,7 @@ def driven_ou(step: float, alpha: float = 0.7) -> LinearChain:
 
 
 def beads(number: int, step: float) -> LinearChain:
-    """Beads on springs between walls, from 25 to 250 in temperature (Li et al. 2019, doi:10.1038/s41467-019-09631-x)."""
+    """Beads on springs between walls, at temperatures from 25 to 250 (Li et al. 2019, Nat. Commun. 10, 1666)."""
     springs = 2 * np.eye(number) - np.eye(number, k=1) - np.eye(number, k=-1)
     return _diffusion(springs, np.diag(np.linspace(25, 250, number)), step, {2: 2.025, 5: 0.6298}[number])
 

@@ -15,6 +15,8 @@ from sgworld_numpyro.nonequilibrium.moments import Draws, as_draws
 # A departure is reported if it is both beyond chance and large enough to matter.
 SIGNIFICANT = 4.5  # standard errors; the largest of a hundred numbers rarely gets there by chance
 RELEVANT = 0.1
+# Minibatches without replacement leave a correlation of −1/(number of batches) at most between steps.
+RELEVANT_MEMORY = 0.01
 MIN_RELAXATIONS = 50  # of the slowest direction, in all chains together
 MIN_NOISE = 1e-10  # of the stationary variance
 
@@ -25,15 +27,12 @@ class Finding(NamedTuple):
     Attributes:
         value: the departure.
         error: its standard error.
+        counts: whether it is beyond chance and large enough to matter.
     """
 
     value: float
     error: float
-
-    @property
-    def counts(self) -> bool:
-        """Whether it is beyond chance and large enough to matter."""
-        return abs(self.value) > max(RELEVANT, SIGNIFICANT * self.error)
+    counts: bool
 
 
 class Assumptions(NamedTuple):
@@ -88,7 +87,7 @@ def check_assumptions(x: Draws, *, dynamics: LinearDynamics | None = None, block
         "nonlinearity": _products(residual, square),
         "memory": _products(residual[:, 1:], residual[:, :-1]),
     }
-    found = {name: _largest(values, blocks) for name, values in table.items()}
+    found = {name: _largest(values, blocks, name) for name, values in table.items()}
     time = fit.relaxation_time
     relaxations = x.shape[0] * (x.shape[1] - 1) / max(time, 1.0)
     problems = [_SENTENCES[name].format(f.value, f.error) for name, f in found.items() if f.counts]
@@ -135,11 +134,13 @@ def _products(left, right):
     return np.einsum("cti,ctj->ctij", left, right).reshape(chains, draws, -1)
 
 
-def _largest(values, blocks):
+def _largest(values, blocks, name):
     """The mean that stands out most from 0, with its standard error from blocks of time."""
     chains, draws, _ = values.shape
     per_chain = min(draws, -(-blocks // chains))
     means = np.array([part.mean(0) for chain in values for part in np.array_split(chain, per_chain)])
     mean, error = values.mean((0, 1)), means.std(0, ddof=1) / np.sqrt(len(means))
     worst = int(np.argmax(np.abs(mean) / error))
-    return Finding(float(mean[worst]), float(error[worst]))
+    relevant = RELEVANT_MEMORY if name == "memory" else RELEVANT
+    counts = abs(mean[worst]) > max(relevant, SIGNIFICANT * error[worst])
+    return Finding(float(mean[worst]), float(error[worst]), bool(counts))

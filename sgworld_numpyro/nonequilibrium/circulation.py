@@ -49,7 +49,7 @@ def circulation(x: Draws | LaggedMoments, *, blocks: int = 64, surrogates: int =
         ValueError: if the draws are of the wrong shape or not finite.
     """
     moments = as_moments(x, blocks)
-    estimate = jackknife(_areas, moments)
+    estimate = jackknife(_areas_of_runs, moments)
     of_blocks = areas_of_blocks(moments)  # a block read backwards only changes its sign
     share = moments.length / moments.length.sum()
     signs = 1 - 2 * random_reversals(len(share), surrogates, seed).astype(int)
@@ -68,14 +68,18 @@ def circulation(x: Draws | LaggedMoments, *, blocks: int = 64, surrogates: int =
 def areas_of_blocks(moments: LaggedMoments) -> Float[np.ndarray, "blocks dim dim"]:
     """Mean area per transition that each block sweeps out, about the mean of the run."""
     pooled = moments.pooled()
-    mean = (pooled.first[0] + pooled.second[0]) / (2 * pooled.length[0])
-    about_mean = moments.first[:, :, None] * mean + mean[:, None] * moments.second[:, None, :]
+    return _areas(moments, (pooled.first + pooled.second) / (2 * pooled.length))
+
+
+def _areas(moments, mean):
+    about_mean = moments.first[:, :, None] * mean[:, None, :] + mean[:, :, None] * moments.second[:, None, :]
     lagged = (moments.s01 - about_mean) / moments.length[:, None, None]
     return (lagged - lagged.transpose(0, 2, 1)) / 2
 
 
-def _areas(pooled):
-    return areas_of_blocks(pooled)[0]
+def _areas_of_runs(runs):
+    """The same with each block taken for a run by itself."""
+    return _areas(runs, (runs.first + runs.second) / (2 * runs.length[:, None]))
 
 
 class ProbabilityCurrent(NamedTuple):

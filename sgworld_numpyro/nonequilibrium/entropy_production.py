@@ -13,13 +13,15 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import solve_continuous_lyapunov
 
 from sgworld_numpyro.nonequilibrium.linear_dynamics import (
+    Fits,
     LinearDynamics,
     check_full_rank,
     fit_linear_dynamics,
     least_squares,
+    stationary_covariance,
+    transposed,
 )
 from sgworld_numpyro.nonequilibrium.moments import (
     Draws,
@@ -93,7 +95,8 @@ def entropy_production(
     parity = _parity(kinetic, method, dim)
     if dynamics is not None:
         forms = _forms(dynamics, method, parity)
-        return EntropyProduction(_sigma(draws, dynamics, forms), _rate(dynamics, forms), np.nan, np.nan, np.nan)
+        rate = float(_rate(dynamics, forms))
+        return EntropyProduction(_sigma(draws, dynamics, forms), rate, np.nan, np.nan, np.nan)
 
     moments = x if isinstance(x, LaggedMoments) else lagged_moments(x, blocks)
     dynamics = fit_linear_dynamics(moments.pooled())
@@ -101,14 +104,14 @@ def entropy_production(
     if surrogates < 1:
         raise ValueError(f"surrogates={surrogates}; want at least 1, and 199 for p-values down to 0.005.")
 
-    def plug_in(pooled):
-        fitted = least_squares(pooled)
-        return np.asarray(_rate(fitted, _forms(fitted, method, parity)))
+    def plug_in(parts):
+        fits = least_squares(parts)
+        return _rate(fits, _forms(fits, method, parity))
 
     estimate = jackknife(plug_in, moments)
     bias = float(estimate.bias) if kinetic else dim * (dim - 1) / moments.transitions
     reversals = random_reversals(len(moments.length), surrogates, seed)
-    null = np.array([float(plug_in(moments.reversed_in(backwards, parity).pooled())) for backwards in reversals])
+    null = plug_in(moments.reversals(reversals, parity))
     return EntropyProduction(
         _sigma(draws, dynamics, forms),
         float(estimate.value) - bias,
@@ -121,12 +124,12 @@ def entropy_production(
 class _Forms(NamedTuple):
     """σ = xᵀ now x + x'ᵀ after x' + x'ᵀ cross x, from the mean: every method's σ is quadratic."""
 
-    now: Float[np.ndarray, "dim dim"]
-    after: Float[np.ndarray, "dim dim"]
-    cross: Float[np.ndarray, "dim dim"]
+    now: Float[np.ndarray, "*fits dim dim"]
+    after: Float[np.ndarray, "*fits dim dim"]
+    cross: Float[np.ndarray, "*fits dim dim"]
 
 
-def _forms(dynamics: LinearDynamics, method: Method, parity: Float[np.ndarray, "dim"]) -> _Forms:
+def _forms(dynamics: LinearDynamics | Fits, method: Method, parity: Float[np.ndarray, "dim"]) -> _Forms:
     propagator, noise, covariance = dynamics.A, dynamics.Q, dynamics.covariance
     check_full_rank(noise, "the covariance of the noise")
     precision = np.linalg.inv(noise)
@@ -135,23 +138,31 @@ def _forms(dynamics: LinearDynamics, method: Method, parity: Float[np.ndarray, "
         flip = np.outer(parity, parity)
         reverse, reverse_precision = propagator * flip, precision * flip
         return _Forms(
-            (reverse_precision - propagator.T @ precision @ propagator - stiffness) / 2,
-            (reverse.T @ reverse_precision @ reverse - precision + stiffness * flip) / 2,
-            precision @ propagator - reverse.T @ reverse_precision,
+            (reverse_precision - transposed(propagator) @ precision @ propagator - stiffness) / 2,
+            (transposed(reverse) @ reverse_precision @ reverse - precision + stiffness * flip) / 2,
+            precision @ propagator - transposed(reverse) @ reverse_precision,
         )
-    relaxation = np.eye(len(noise)) - propagator
-    covariance = solve_continuous_lyapunov(relaxation, noise)
-    areas = (relaxation @ covariance - covariance @ relaxation.T) / 2
-    force = 2 * precision @ (-areas @ np.linalg.inv(covariance))  # D⁻¹ v, per displacement
+    drift = np.eye(len(parity)) - propagator
+    covariance = _continuous_covariance(drift, noise)
+    areas = (drift @ covariance - covariance @ transposed(drift)) / 2
+    force = -2 * precision @ areas @ np.linalg.inv(covariance)  # D⁻¹ v, per displacement
     if method == "ito":
         return _Forms(-force, np.zeros_like(force), force)
-    return _Forms(-force / 2, force / 2, (force - force.T) / 2)
+    return _Forms(-force / 2, force / 2, (force - transposed(force)) / 2)
 
 
-def _rate(dynamics: LinearDynamics, forms: _Forms) -> float:
+def _continuous_covariance(drift, noise):
+    """The solution of M Σ + Σ Mᵀ = Q, through Cayley's transform of M to a map that contracts."""
+    rate = np.trace(drift, axis1=-2, axis2=-1)[..., None, None] / drift.shape[-1] * np.eye(drift.shape[-1])
+    inverse = np.linalg.inv(rate + drift)
+    return stationary_covariance((rate - drift) @ inverse, 2 * rate @ inverse @ noise @ transposed(inverse))
+
+
+def _rate(dynamics: LinearDynamics | Fits, forms: _Forms) -> Float[np.ndarray, "*fits"]:
     """The mean of σ in the stationary state of the dynamics."""
-    both = (forms.now + forms.after) @ dynamics.covariance
-    return float(np.trace(both) + np.trace(forms.cross @ dynamics.covariance @ dynamics.A.T))
+    covariance = dynamics.covariance
+    mean = (forms.now + forms.after) @ covariance + forms.cross @ covariance @ transposed(dynamics.A)
+    return np.trace(mean, axis1=-2, axis2=-1)
 
 
 def _sigma(draws: Draws | None, dynamics: LinearDynamics, forms: _Forms):

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import solve_discrete_lyapunov
 
 from sgworld_numpyro.nonequilibrium.moments import Draws, LaggedMoments, as_moments, jackknife
 
@@ -55,26 +54,20 @@ def fit_linear_dynamics(x: Draws | LaggedMoments, *, blocks: int = 64) -> Linear
             have, or if the fitted dynamics do not contract, as when the chain is too short to be stationary.
     """
     moments = as_moments(x, blocks)
-    dim, pooled = moments.dim, moments.pooled()
+    dim = moments.dim
     if moments.transitions < 2 * dim + 2:
         raise ValueError(
             f"{moments.transitions} transitions are too few for {dim} dimensions: want {2 * dim + 2} at least and many "
             "more for errors that mean something. Run longer, or use principal_components(x, k)."
         )
-    fitted = least_squares(pooled)
 
-    def flat(part):
-        return np.concatenate([field.ravel() for field in least_squares(part)[:4]])
+    def flat(parts):
+        return np.concatenate([field.reshape(len(parts.length), -1) for field in least_squares(parts)], axis=1)
 
+    mean, A, Q, covariance = (field[0] for field in least_squares(moments.pooled()))
     error = jackknife(flat, moments).error
     A_error, Q_error, covariance_error = error[dim:].reshape(3, dim, dim)
-    return fitted._replace(
-        mean_error=error[:dim],
-        A_error=A_error,
-        Q_error=Q_error,
-        covariance_error=covariance_error,
-        transitions=moments.transitions,
-    )
+    return LinearDynamics(mean, A, Q, covariance, error[:dim], A_error, Q_error, covariance_error, moments.transitions)
 
 
 def linear_dynamics(
@@ -87,48 +80,80 @@ def linear_dynamics(
     """
     mean, A, Q = np.asarray(mean, float), np.asarray(A, float), np.asarray(Q, float)
     nan = np.full_like(Q, np.nan)
-    return LinearDynamics(mean, A, Q, _stationary(A, Q), np.full_like(mean, np.nan), nan, nan, nan, 0)
+    return LinearDynamics(mean, A, Q, stationary_covariance(A, Q), np.full_like(mean, np.nan), nan, nan, nan, 0)
 
 
-def least_squares(pooled: LaggedMoments) -> LinearDynamics:
-    """The fit to moments of a single block, without errors."""
-    count, first, second, s00, s01, s11 = (total[0] for total in pooled.sums)
-    first, second = first / count, second / count
-    now = s00 / count - np.outer(first, first)
-    lagged = s01 / count - np.outer(first, second)
-    after = s11 / count - np.outer(second, second)
+class Fits(NamedTuple):
+    """Mean, A, Q and covariance of several fits."""
+
+    mean: Float[np.ndarray, "fits dim"]
+    A: Float[np.ndarray, "fits dim dim"]
+    Q: Float[np.ndarray, "fits dim dim"]
+    covariance: Float[np.ndarray, "fits dim dim"]
+
+
+def least_squares(moments: LaggedMoments) -> Fits:
+    """A fit to each block by itself."""
+    length = moments.length[:, None, None]
+    first, second = moments.first / length[..., 0], moments.second / length[..., 0]
+    now = moments.s00 / length - first[:, :, None] * first[:, None, :]
+    lagged = moments.s01 / length - first[:, :, None] * second[:, None, :]
+    after = moments.s11 / length - second[:, :, None] * second[:, None, :]
     check_full_rank(now, "the stationary covariance")
     # In units of each coordinate's spread: coordinates of very different size must not spoil the solution.
-    scale = np.sqrt(np.diag(now))
-    unit = np.outer(scale, scale)
-    propagator = np.linalg.solve(now / unit, lagged / unit).T * scale[:, None] / scale
-    noise = (after - propagator @ lagged) * (count / (count - pooled.dim - 1))
-    return linear_dynamics(pooled.origin + (first + second) / 2, propagator, (noise + noise.T) / 2)
+    scale, unit = _units(now)
+    propagator = transposed(np.linalg.solve(now / unit, lagged / unit)) * scale[:, :, None] / scale[:, None, :]
+    noise = (after - propagator @ lagged) * (length / (length - moments.dim - 1))
+    noise = (noise + transposed(noise)) / 2
+    mean = moments.origin + (first + second) / 2
+    return Fits(mean, propagator, noise, stationary_covariance(propagator, noise))
 
 
-def _stationary(propagator, noise):
+def stationary_covariance(
+    propagator: Float[np.ndarray, "*fits dim dim"], noise: Float[np.ndarray, "*fits dim dim"]
+) -> Float[np.ndarray, "*fits dim dim"]:
+    """The solution of Σ = AΣAᵀ + Q.
+
+    Raises:
+        ValueError: if A does not contract.
+    """
     radius = np.abs(np.linalg.eigvals(propagator)).max()
     if not radius < 1:
         raise ValueError(
             f"the linear dynamics do not contract: spectral radius {radius:.6g} of A. The chain drifts, or is too "
             "short to show that it comes back; run it longer, or record fewer and faster directions (projections)."
         )
-    scale = np.sqrt(np.diag(noise))
-    unit = np.outer(scale, scale)
-    scaled = solve_discrete_lyapunov(propagator / scale[:, None] * scale, noise / unit)
-    return (scaled + scaled.T) / 2 * unit
+    # Σ = Q + AQAᵀ + A²QA²ᵀ + …, with the number of terms doubled every time (Smith 1968): sums of positive terms,
+    # whatever the units of the coordinates.
+    covariance, power = noise, propagator
+    while True:
+        more = power @ covariance @ transposed(power)
+        covariance, power = covariance + more, power @ power
+        if np.all(np.abs(more) <= 1e-17 * _units(covariance)[1]):
+            return (covariance + transposed(covariance)) / 2
 
 
-def check_full_rank(covariance: Float[np.ndarray, "dim dim"], what: str) -> None:
+def transposed(matrices: Float[np.ndarray, "*fits rows columns"]) -> Float[np.ndarray, "*fits columns rows"]:
+    """Each matrix of a stack transposed."""
+    return np.swapaxes(matrices, -1, -2)
+
+
+def _units(covariance):
+    """The square roots of the diagonal, and their products."""
+    scale = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    return scale, scale[..., :, None] * scale[..., None, :]
+
+
+def check_full_rank(covariance: Float[np.ndarray, "*fits dim dim"], what: str) -> None:
     """Raise ``ValueError`` if a covariance is singular to working precision."""
-    scale = np.sqrt(np.diag(covariance))
+    scale, unit = _units(covariance)
     if np.all(scale > 0):
-        eigenvalues = np.linalg.eigvalsh(covariance / np.outer(scale, scale))
-        if eigenvalues[0] > 1e-12 * eigenvalues[-1]:
+        eigenvalues = np.linalg.eigvalsh(covariance / unit)
+        if np.all(eigenvalues[..., 0] > 1e-12 * eigenvalues[..., -1]):
             return
-    constant = np.flatnonzero(~(scale > 0))
+    still = np.argwhere(~(scale > 0))
     reason = (
-        f"coordinate {constant[0]} does not move" if len(constant) else "some combination of coordinates does not move"
+        f"coordinate {still[0][-1]} does not move" if len(still) else "some combination of coordinates does not move"
     )
     raise ValueError(
         f"{what} is singular: {reason}. Measure in fewer dimensions: leave it out, or use principal_components(x, k)."

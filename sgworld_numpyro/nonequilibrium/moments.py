@@ -64,23 +64,32 @@ class LaggedMoments(NamedTuple):
         """The same sums with all blocks taken as one."""
         return LaggedMoments(self.origin, *(s.sum(0, keepdims=True) for s in self.sums))
 
-    def reversed_in(self, backwards: Bool[np.ndarray, "blocks"], parity=1.0) -> "LaggedMoments":
-        """The moments of the run with some blocks read backwards, and odd coordinates' signs changed there."""
-        sign = np.broadcast_to(np.asarray(parity, float), self.dim)
+    def left_out(self) -> "LaggedMoments":
+        """As many blocks, each the sum of all the others."""
+        return LaggedMoments(self.origin, *(s.sum(0) - s for s in self.sums))
 
-        def choose(forwards, reverse):
-            flips = sign if forwards.ndim == 2 else np.outer(sign, sign)
-            mask = backwards.reshape((-1,) + (1,) * (forwards.ndim - 1))
-            return np.where(mask, reverse * flips, forwards)
+    def reversals(self, backwards: Bool[np.ndarray, "surrogates blocks"], parity=1.0) -> "LaggedMoments":
+        """Sums of all blocks, some read backwards; a new block for each choice of which.
+
+        Args:
+            backwards: the choices.
+            parity: −1 for the coordinates that change sign with time, which are then measured from ``origin``.
+        """
+        sign = np.broadcast_to(np.asarray(parity, float), self.dim)
+        flips = np.outer(sign, sign)
+        back = backwards.astype(float)
+
+        def mixed(forwards, reverse):
+            return np.tensordot(1 - back, forwards, 1) + np.tensordot(back, reverse, 1)
 
         return LaggedMoments(
             self.origin,
-            self.length,
-            choose(self.first, self.second),
-            choose(self.second, self.first),
-            choose(self.s00, self.s11),
-            choose(self.s01, self.s01.transpose(0, 2, 1)),
-            choose(self.s11, self.s00),
+            np.full(len(back), self.length.sum()),
+            mixed(self.first, self.second * sign),
+            mixed(self.second, self.first * sign),
+            mixed(self.s00, self.s11 * flips),
+            mixed(self.s01, self.s01.transpose(0, 2, 1) * flips),
+            mixed(self.s11, self.s00 * flips),
         )
 
 
@@ -159,17 +168,16 @@ def jackknife(statistic: Callable[[LaggedMoments], np.ndarray], moments: LaggedM
     """Delete-one-block jackknife of a statistic of pooled moments (Quenouille 1956; Tukey 1958).
 
     Neighbouring blocks must be nearly independent. With a single block the error and the bias are NaN.
+
+    Args:
+        statistic: gives an array of shape (blocks, ...), each block's moments taken as those of a whole run.
+        moments: the run's.
     """
-    pooled = moments.pooled()
-    value = np.asarray(statistic(pooled))
+    value = statistic(moments.pooled())[0]
     blocks = len(moments.length)
     if blocks < 2:
         return Jackknifed(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
-    left_out = []
-    for block in range(blocks):
-        rest = (total - s[block : block + 1] for total, s in zip(pooled.sums, moments.sums, strict=True))
-        left_out.append(statistic(LaggedMoments(moments.origin, *rest)))
-    spread = np.stack(left_out)
+    spread = statistic(moments.left_out())
     centre = spread.mean(0)
     error = np.sqrt((blocks - 1) / blocks * ((spread - centre) ** 2).sum(0))
     return Jackknifed(value, error, (blocks - 1) * (centre - value))

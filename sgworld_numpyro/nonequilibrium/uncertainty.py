@@ -59,9 +59,9 @@ def uncertainty_relation(
         )
     dim = moments.dim
     if weights is None:
-        fitted = least_squares(moments.pooled())
-        lagged = fitted.A @ fitted.covariance
-        weights = np.linalg.solve(fitted.Q, lagged.T - lagged) @ np.linalg.inv(fitted.covariance)
+        _, propagator, noise, covariance = (field[0] for field in least_squares(moments.pooled()))
+        lagged = propagator @ covariance
+        weights = np.linalg.solve(noise, lagged.T - lagged) @ np.linalg.inv(covariance)
     weights = np.asarray(weights, float)
     if weights.shape != (dim, dim) or not np.any(weights != weights.T):
         raise ValueError(f"weights of shape {weights.shape}; want ({dim}, {dim}), antisymmetric and not all zero.")

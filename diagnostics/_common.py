@@ -1,0 +1,297 @@
+"""What the diagnostics share: reading a run, the command line, and verdicts."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import xarray as xr
+
+from sgworld_numpyro.nonequilibrium import labelled, principal_components
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.35"
+MIN_DRAWS = 4  # the fewest of which ArviZ computes R-hat
+MAX_COORDINATES = 20  # of the nonequilibrium measures, whose errors grow with the square of the dimension
+DRAWS_PER_COMPONENT = 50
+SHOWN_ROWS = 12  # of a table with a row a coordinate
+
+
+class Verdict(NamedTuple):
+    """The answer to a question.
+
+    Attributes:
+        holds: yes, no, or None where the run cannot tell or the question has no yes.
+        sentence: one line.
+        numbers: every number that is printed, under stable keys, and "notes": what the reader should know.
+    """
+
+    holds: bool | None
+    sentence: str
+    numbers: dict[str, Any]
+
+
+class CannotTell(Exception):
+    """The question has no answer on this run, and why."""
+
+    def verdict(self):
+        return Verdict(None, f"cannot tell: {self}", {"notes": []})
+
+
+class Run(NamedTuple):
+    """A run as the diagnostics see it.
+
+    Attributes:
+        x: draws (chain, draw, coordinate) in float64, without coordinates that do not move; sites alphabetically.
+        kept: number of each coordinate among all coordinates of the run.
+        total: how many coordinates the run has.
+        attrs: of the posterior: the settings where the run stores them.
+        stats: the group ``sample_stats``, perhaps empty.
+        notes: what was left out.
+    """
+
+    x: xr.DataArray
+    kept: np.ndarray
+    total: int
+    attrs: dict
+    stats: xr.Dataset
+    notes: tuple[str, ...]
+
+    @property
+    def names(self):
+        return [str(name) for name in self.x["coordinate"].values]
+
+
+def load(path):
+    """The groups of a saved run, as data sets by name.
+
+    Raises:
+        ValueError: if the file is not there, no netCDF, or has no posterior.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file {path}; want a run saved with az.from_numpyro(mcmc).to_netcdf(...)")
+    try:
+        with h5py.File(path) as file:
+            groups = list(file)
+        if "posterior" not in groups:
+            found = ", ".join(groups) or "none"
+            raise ValueError(f"{path} has no group 'posterior' (its groups: {found}); want a run saved by ArviZ")
+        names = [name for name in ("posterior", "sample_stats") if name in groups]
+        return {name: xr.load_dataset(path, group=name, engine="h5netcdf") for name in names}
+    except OSError as error:
+        raise ValueError(f"{path} is not readable as netCDF ({str(error).splitlines()[0]})") from error
+
+
+def as_run(data, var_names=None) -> Run:
+    """What ``load`` returns, ArviZ data of either generation, or a data set of draws, as a ``Run``.
+
+    Raises:
+        ValueError: for a site that is not there, too few draws, draws that are not finite, or that do not move.
+    """
+    if isinstance(data, Run):
+        return data
+    posterior = _group(data, "posterior")
+    if posterior is None or not posterior.data_vars:
+        raise ValueError("the data have no draws; want a group 'posterior', as arviz.from_numpyro makes it")
+    if not {"chain", "draw"} <= set(posterior.dims):
+        raise ValueError(f"the posterior has dimensions {tuple(posterior.dims)}; want chain and draw among them")
+    stats = _group(data, "sample_stats")
+    stats = posterior[[]] if stats is None else stats
+    # without attrs, so that phases are not looked at: not every question minds that they are mixed
+    bare = {"posterior": posterior[sorted(map(str, posterior.data_vars))].drop_attrs(), "sample_stats": stats}
+    everything = labelled.positions(bare)
+    chosen = everything if var_names is None else labelled.positions(bare, sorted(var_names))
+    places = {name: n for n, name in enumerate(everything["coordinate"].values)}
+    kept = np.array([places.get(name, -1) for name in chosen["coordinate"].values])
+    x = chosen.astype(float)
+    if x.sizes["draw"] < MIN_DRAWS:
+        raise ValueError(f"{x.sizes['draw']} draws a chain; want {MIN_DRAWS} at least, and hundreds for a verdict")
+    finite = np.isfinite(x.values)
+    if not finite.all():
+        chain, draw, which = (int(n) for n in np.argwhere(~finite)[0])
+        raise ValueError(
+            f"draws are not all finite: {x.values[chain, draw, which]} at {x['coordinate'].values[which]}, "
+            f"chain {chain}, draw {draw}. A diverged chain has no stationary law; lower the step size"
+        )
+    moves = np.ptp(x.values, axis=(0, 1)) > 0
+    notes = []
+    if not moves.any():
+        raise ValueError("no coordinate moves: all draws are the same")
+    if not moves.all():
+        still = [str(name) for name in x["coordinate"].values[~moves]]
+        notes.append(f"Left out, as it does not move: {shortened(still)}.")
+    attrs = dict(posterior.attrs)
+    return Run(x[..., moves].assign_attrs(attrs), kept[moves], len(places), attrs, stats, tuple(notes))
+
+
+def _group(data, name):
+    if isinstance(data, xr.Dataset):
+        return data if name == "posterior" else None
+    try:
+        group = data[name]
+    except KeyError:
+        return None
+    return group if isinstance(group, xr.Dataset) else group.to_dataset()
+
+
+def few_coordinates(run: Run) -> tuple[xr.Dataset, list[str]]:
+    """A data set that ``labelled`` takes, of at most ``MAX_COORDINATES`` coordinates, and what was done.
+
+    Raises:
+        CannotTell: if the draws mix phases of the scheme's period.
+    """
+    dims, names, x, notes = ("chain", "draw"), run.names, run.x.values, list(run.notes)
+    try:
+        labelled.check_phases(run.x.to_dataset(name="x"))
+    except ValueError as error:
+        raise CannotTell(error) from error
+    if len(names) > MAX_COORDINATES:
+        k = max(2, min(MAX_COORDINATES, x.shape[0] * x.shape[1] // DRAWS_PER_COMPONENT))
+        axes = principal_components(x, k)
+        x, names = axes.apply(x), [f"component {n + 1}" for n in range(k)]
+        notes.append(
+            f"{len(run.names)} coordinates: measured in the first {k} principal components, which hold "
+            f"{100 * axes.explained.sum():.3g} % of the variance. What they show is a lower bound."
+        )
+    coords = {dim: run.x[dim].values for dim in dims}
+    return xr.Dataset({n: (dims, x[..., i]) for i, n in enumerate(names)}, coords, run.attrs), notes
+
+
+def stored(run: Run, key: str, wanted: tuple[str, ...]):
+    """The JSON object in ``posterior.attrs[key]``, or None; vectors and matrices as arrays of the run's coordinates.
+
+    Raises:
+        CannotTell: if it is no such object, or of another dimension than the run.
+    """
+    if key not in run.attrs:
+        return None
+    try:
+        found = json.loads(str(run.attrs[key]))
+    except json.JSONDecodeError as error:
+        raise CannotTell(f'posterior.attrs["{key}"] is not JSON ({error})') from error
+    missing = [name for name in wanted if not isinstance(found, dict) or name not in found]
+    if missing:
+        raise CannotTell(f'posterior.attrs["{key}"] has no {missing[0]!r}; want {", ".join(wanted)}')
+    arrays = {name: np.asarray(value, float) for name, value in found.items() if isinstance(value, list)}
+    dim, kept = len(arrays[wanted[0]]), len(run.kept)
+    if dim == kept:
+        return found | arrays
+    if dim != run.total or (run.kept < 0).any():
+        raise CannotTell(
+            f'posterior.attrs["{key}"] has {dim} coordinates and the draws {kept} ({shortened(run.names)}): choose the '
+            'sites of the position with --var-names, or record it with extra_fields=("position",)'
+        )
+    whole = {name: value for name, value in arrays.items() if set(value.shape) == {dim}}
+    return found | {name: value[np.ix_(*[run.kept] * value.ndim)] for name, value in whole.items()}
+
+
+def shortened(names, most=6):
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def columns(rows, header):
+    """A table that lines up: the first column to the left, the others to the right."""
+    rows = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
+        for row in rows
+    )
+
+
+def worst_first(badness, names):
+    """Numbers of the coordinates to show, worst first, and a line that says how many are not."""
+    order = np.argsort(-np.asarray(badness), kind="stable")[:SHOWN_ROWS]
+    hidden = len(names) - len(order)
+    return order, f"\nand {hidden} coordinates more, which look better" if hidden else ""
+
+
+def plain(value):
+    """Numbers as JSON has them: no arrays, and null for what is not finite."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def answer(module, run, options) -> Verdict:
+    """The module's verdict; "cannot tell" if it has none on this run.
+
+    Raises:
+        ValueError: from the package, where something in the draws makes a measure impossible.
+    """
+    try:
+        return module.examine(run, seed=options.seed, quick=options.quick)
+    except CannotTell as reason:
+        return reason.verdict()
+
+
+def report(module, verdict):
+    """What is printed below the heading."""
+    lines = [module.table(verdict)] if len(verdict.numbers) > 1 else []
+    return "\n\n".join([*lines, *verdict.numbers.get("notes", []), f"Verdict: {verdict.sentence}"])
+
+
+def parse(description, argv, prog=None):
+    """The options that every diagnostic takes."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("run", type=Path, help="a run that ArviZ saved as netCDF")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where figures go")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to FILE as well")
+    parser.add_argument("--var-names", metavar="A,B", help="sites to look at, by default all")
+    parser.add_argument("--quick", action="store_true", help="fewer surrogates and grid points")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(argv)
+    options.var_names = options.var_names and [name.strip() for name in options.var_names.split(",")]
+    return options
+
+
+def write_json(path, numbers):
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(plain(numbers), indent=2) + "\n")
+
+
+def fail(error):
+    """One line on the error stream and exit status 2."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def question(module):
+    return module.__doc__.splitlines()[0]
+
+
+def main(module, argv=None):
+    """Ask one question of the run that the command line names; the exit status."""
+    options = parse(
+        question(module), argv, prog=f"python -m {module.__spec__.name if module.__spec__ else 'diagnostics'}"
+    )
+    name = Path(module.__file__).stem
+    try:
+        run = as_run(load(options.run), options.var_names)
+        verdict = answer(module, run, options)
+        print(f"{question(module)}\n{options.run}: {described(run)}\n\n{report(module, verdict)}")
+        write_json(options.json, {"run": str(options.run), name: verdict._asdict()})
+        if len(verdict.numbers) > 1:
+            options.out.mkdir(parents=True, exist_ok=True)
+            path = options.out / f"{options.run.stem}_{name}.png"
+            module.draw(run, verdict, path)
+            print(f"Figure: {path}")
+    except (ValueError, OSError) as error:
+        return fail(error)
+    return 0
+
+
+def described(run):
+    chains, draws, dim = run.x.shape
+    settings = [str(run.attrs[key]) for key in ("scheme", "integrator") if key in run.attrs]
+    step = [f"step size {run.attrs['step_size']:.3g}"] if isinstance(run.attrs.get("step_size"), float) else []
+    sizes = zip((chains, draws, dim), ("chain", "draw", "coordinate"), strict=True)
+    return ", ".join([*(f"{size} {name}{'s' * (size != 1)}" for size, name in sizes), *settings, *step])

@@ -1,0 +1,129 @@
+"""Computations that more than one diagnostic needs: memory, blocks, distance from a reference."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sgworld_numpyro.linear_gaussian import gaussian_kl, relative_covariance_error
+from sgworld_numpyro.nonequilibrium.linear_dynamics import check_full_rank
+from sgworld_numpyro.nonequilibrium.moments import jackknife, lagged_moments
+
+_WINDOW = 5  # autocorrelation times after which the sum is cut off (Sokal 1997)
+MAX_BLOCKS, MIN_BLOCKS = 64, 8
+_BLOCK_LENGTH = 5  # in autocorrelation times
+
+
+def autocorrelation_time(x):
+    """τ = 1 + 2 Σ_k ρ_k of each coordinate, in draws, from half chains about their own means; shape (dim,)."""
+    chains, draws, dim = x.shape
+    half = draws // 2
+    halves = x[:, : 2 * half].reshape(2 * chains, half, dim)
+    halves = halves - halves.mean(1, keepdims=True)
+    size = 2 ** int(np.ceil(np.log2(2 * half)))
+    power = sum(abs(np.fft.rfft(part, size, axis=0)) ** 2 for part in halves)
+    covariance = np.fft.irfft(power, size, axis=0)[:half]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sums = 2 * np.cumsum(np.nan_to_num(covariance / covariance[0]), axis=0) - 1
+    closed = np.arange(half)[:, None] >= _WINDOW * sums
+    cut = np.where(closed.any(0), closed.argmax(0), half - 1)
+    return np.maximum(sums[cut, np.arange(dim)], 1 / half)
+
+
+def relaxation_time(tau):
+    """T of an exponential decay e^{−t/T} of the autocorrelation, in draws, from τ = coth(1/2T)."""
+    tau = np.maximum(tau, 1 + 1e-9)
+    return 1 / np.log((tau + 1) / (tau - 1))
+
+
+def blocks_of(x):
+    """Into how many blocks to cut, so that each is longer than the chain's memory, within ``lagged_moments``' rules."""
+    chains, draws, _ = x.shape
+    length = _BLOCK_LENGTH * autocorrelation_time(x).max()
+    per_chain = int(np.clip(draws / length, -(-MIN_BLOCKS // chains), max(1, MAX_BLOCKS // chains)))
+    return chains * per_chain
+
+
+class Estimate(NamedTuple):
+    """A number and its Monte Carlo standard error."""
+
+    value: float
+    error: float
+
+    def root(self):
+        """Of a square whose noise has been removed: the root with its error, or None and an upper limit."""
+        if self.value > 2 * self.error:
+            return np.sqrt(self.value), self.error / (2 * np.sqrt(self.value))
+        return None, np.sqrt(max(self.value, 0) + 2 * self.error)
+
+
+class Spread(NamedTuple):
+    """How far the draws' mean and covariance are from a reference, the noise's bias removed.
+
+    Attributes:
+        mean_difference: of each coordinate, in posterior sds.
+        mean_error: its standard error.
+        variance_ratio: of each coordinate, to the reference's.
+        variance_ratio_error: its standard error.
+        width: relative excess of the variance, averaged over directions.
+        squared_covariance_error: square of the relative covariance error.
+        kl: KL(Gaussian of the draws ‖ Gaussian of the reference), in nats.
+        blocks: how many blocks the errors come from.
+    """
+
+    mean_difference: np.ndarray
+    mean_error: np.ndarray
+    variance_ratio: np.ndarray
+    variance_ratio_error: np.ndarray
+    width: Estimate
+    squared_covariance_error: Estimate
+    kl: Estimate
+    blocks: int
+
+
+def spread(x, reference) -> Spread:
+    """Distances of draws (chain, draw, dim) from a reference's "mean" and "covariance".
+
+    A reference that was sampled itself says so with "mean_error" and "sd_error": its noise is then taken into account.
+
+    Raises:
+        ValueError: if the covariance of the draws or of the reference is singular.
+    """
+    mean, covariance = reference["mean"], reference["covariance"]
+    dim, sd = len(mean), np.sqrt(np.diag(covariance))
+    check_full_rank(covariance, "the covariance of the reference")
+    check_full_rank(np.cov(x.reshape(-1, dim).T).reshape(dim, dim), "the covariance of the draws")
+    precision = np.linalg.inv(covariance)
+
+    def statistics(pooled):
+        count, first, square = pooled.length[0], pooled.first[0], pooled.s00[0]
+        offset = first / count
+        found = square / count - np.outer(offset, offset)
+        centre = pooled.origin + offset
+        return np.concatenate(
+            [
+                (centre - mean) / sd,
+                np.diag(found) / sd**2,
+                [
+                    np.sum(precision * found) / dim - 1,
+                    relative_covariance_error(found, covariance) ** 2,
+                    gaussian_kl(centre, found, mean, covariance),
+                ],
+            ]
+        )
+
+    blocks = blocks_of(x)
+    found = jackknife(statistics, lagged_moments(x, blocks))
+    value, error = found.value - found.bias, found.error
+    width, squared, kl = (Estimate(float(v), float(e)) for v, e in zip(value[-3:], error[-3:], strict=True))
+    mean_error, ratio_error = error[:dim], error[dim : 2 * dim]
+    if "sd_error" in reference and "mean_error" in reference:
+        relative = reference["sd_error"] / sd
+        mean_error = np.hypot(mean_error, reference["mean_error"] / sd)
+        ratio_error = np.hypot(ratio_error, 2 * relative)
+        # A sampled Gaussian covariance of n draws has E‖·‖²/d = (d + 1)/n, and sd errors of 1/√(2n).
+        noise = (dim + 1) * float(np.mean(2 * relative**2))
+        squared = Estimate(squared.value - noise, float(np.hypot(squared.error, noise * 2 / np.sqrt(dim + 1))))
+        shift = np.sum((reference["mean_error"] / sd) ** 2) / 2
+        kl = Estimate(kl.value - dim * noise / 4 - shift, float(np.hypot(kl.error, noise * dim / np.sqrt(dim + 1) / 2)))
+        width = Estimate(width.value, float(np.hypot(width.error, np.sqrt(np.mean(4 * relative**2) / dim))))
+    return Spread(value[:dim], mean_error, value[dim : 2 * dim], ratio_error, width, squared, kl, blocks)

@@ -1,0 +1,139 @@
+"""Do the fluctuation theorems hold? ⟨e^{−σ}⟩ = 1 and ln P(σ)/P(−σ) = σ for the entropy production σ of the draws."""
+
+import sys
+
+import numpy as np
+
+from diagnostics import _common
+from diagnostics._common import BLUE, GREEN, ORANGE, Verdict, as_run, columns, few_coordinates
+from diagnostics._estimates import blocks_of
+from sgworld_numpyro.nonequilibrium import fluctuation_theorems, labelled
+
+LENGTHS = (1, 2, 3, 10, 100)
+SIGNIFICANT = 0.01  # p-value of the entropy production below which there is something to test
+BEYOND_CHANCE = 3.5  # standard errors; of ten numbers one gets there in 200 runs
+RELEVANT = 0.01
+
+
+def examine(data, *, seed=0, quick=False) -> Verdict:
+    run = as_run(data)
+    draws, notes = few_coordinates(run)
+    blocks = blocks_of(labelled.positions(draws).values)
+    # 99 surrogates reach p = 0.01, and no run has more than SIGNIFICANT asks for
+    production = labelled.entropy_production(draws, blocks=blocks, seed=seed, surrogates=99 if quick else 199)
+    found = fluctuation_theorems(production["sigma"].values, LENGTHS)
+    problems = labelled.check_assumptions(draws, blocks=blocks).problems
+    rate, p_value = float(production["rate"]), float(production["p_value"])
+    departures = [
+        (name, length, value, error)
+        for name in ("integral", "slope")
+        for length, value, error in zip(LENGTHS, getattr(found, name), getattr(found, f"{name}_error"), strict=True)
+        if np.isfinite(value) and abs(value - 1) > max(RELEVANT, BEYOND_CHANCE * error)
+    ]
+    tested = np.isfinite(found.slope) & np.isfinite(found.integral)
+    if p_value > SIGNIFICANT:
+        holds = None
+        sentence = (
+            f"σ ≈ 0: nothing to test, as the chain is in equilibrium within its errors (entropy production {rate:.1e} "
+            f"nats a draw, p = {p_value:.2g})"
+        )
+    elif departures:
+        name, length, value, error = departures[0]
+        wanted = {"integral": "⟨e^{−σ}⟩", "slope": "slope"}[name]
+        holds, sentence = (
+            False,
+            f"the linear description fails: {wanted} is {value:.3g} ± {error:.1g} at length {length}",
+        )
+        notes += problems
+    elif not tested.any():
+        holds, sentence = None, "too few stretches with σ < 0 to test either theorem: record more often, or run longer"
+        notes += problems
+    else:
+        slope, error = found.slope[tested][0], found.slope_error[tested][0]
+        lengths = ", ".join(map(str, found.lengths[tested]))
+        holds, sentence = True, f"hold: slope {slope:.4f} ± {error:.4f}, tested at lengths {lengths}"
+    numbers = {
+        "entropy_production": rate,
+        "entropy_production_error": float(production["rate_error"]),
+        "entropy_production_p_value": p_value,
+        "by_length": {
+            str(length): {
+                key: float(getattr(found, key)[n])
+                for key in ("integral", "integral_error", "weight_ess", "slope", "slope_error")
+            }
+            for n, length in enumerate(LENGTHS)
+        },
+        "notes": notes,
+    }
+    return Verdict(holds, sentence, numbers)
+
+
+def _with_error(value, error):
+    return f"{value:.4f} ± {error:.4f}" if np.isfinite(value) else "–"
+
+
+def table(verdict):
+    n = verdict.numbers
+    rows = [
+        (
+            length,
+            _with_error(entry["integral"], entry["integral_error"]),
+            f"{entry['weight_ess']:.0f}" if np.isfinite(entry["weight_ess"]) else "–",
+            _with_error(entry["slope"], entry["slope_error"]),
+        )
+        for length, entry in n["by_length"].items()
+    ]
+    return (
+        columns(rows, ("draws in a stretch", "⟨e^{−σ}⟩", "stretches that carry it", "slope"))
+        + f"\n\nEntropy production: {n['entropy_production']:.3e} ± {n['entropy_production_error']:.1e} nats a draw, "
+        f"p = {n['entropy_production_p_value']:.3g}\n–: too few"
+    )
+
+
+def draw(data, verdict, path):
+    """ln P(σ)/P(−σ) against σ, and how σ is distributed."""
+    from matplotlib.figure import Figure
+
+    draws, _ = few_coordinates(as_run(data))
+    sigma = labelled.entropy_production(draws, surrogates=1).sigma.values
+    found = fluctuation_theorems(sigma, LENGTHS)
+    figure = Figure(figsize=(10.4, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    reach = 0.0
+    styles = {1: (BLUE, "o"), 3: (ORANGE, "s"), 10: (GREEN, "D")}
+    for length, histogram in zip(LENGTHS, found.histograms, strict=True):
+        if length not in styles:
+            continue
+        color, marker = styles[length]
+        label = f"{length} draw{'s' * (length > 1)}"
+        seen = np.isfinite(histogram.log_ratio) & (histogram.log_ratio_error < 1)
+        if seen.any():
+            x, y, error = histogram.centres[seen], histogram.log_ratio[seen], histogram.log_ratio_error[seen]
+            left.errorbar(x, y, error, fmt=marker, ms=4, lw=1, color=color, label=label)
+            reach = max(reach, x.max())
+        total, widths = histogram.counts.sum(), np.diff(histogram.edges)
+        if total:
+            with np.errstate(divide="ignore"):
+                right.stairs(histogram.counts / total / widths, histogram.edges, color=color, lw=1.3, label=label)
+    if reach:
+        left.plot([0, reach], [0, reach], "k", lw=1.1, ls=(0, (4, 4)), label="slope 1")
+        left.legend(frameon=False, loc="upper left", title="stretch of")
+    else:
+        left.text(0.5, 0.5, "too few reversals", transform=left.transAxes, ha="center")
+    left.set(xlabel="σ, nats", ylabel="ln P(σ) / P(−σ)")
+    left.set_title("detailed theorem: points on the line", fontsize=9, loc="left")
+    right.axvline(0, color="0.35", lw=0.8, ls=":")
+    right.set(xlabel="σ, nats", ylabel="probability density, per nat", yscale="log")
+    right.legend(frameon=False, loc="upper right")
+    right.set_title("entropy production, in the range where reversals are seen", fontsize=9, loc="left")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def main(argv=None):
+    return _common.main(sys.modules[__name__], argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Does probability circulate? Areas that the chain sweeps out, its entropy production, and a map of the current."""
+
+import sys
+
+import numpy as np
+
+from diagnostics import _common
+from diagnostics._common import BLUE, GREY, ORANGE, Verdict, as_run, columns, few_coordinates
+from diagnostics._estimates import blocks_of
+from sgworld_numpyro.nonequilibrium import labelled
+
+SIGNIFICANT = 0.01  # p-value of the circulation; 999 surrogates reach 0.001
+SHOWN_PLANES = 8
+BINS = 14
+
+
+def examine(data, *, seed=0, quick=False) -> Verdict:
+    run = as_run(data)
+    draws, notes = few_coordinates(run)
+    blocks = blocks_of(labelled.positions(draws).values)
+    circulation = labelled.circulation(draws, blocks=blocks, seed=seed, surrogates=199 if quick else 999)
+    production = labelled.entropy_production(draws, blocks=blocks, seed=seed, surrogates=99 if quick else 199)
+    assumptions = labelled.check_assumptions(draws, blocks=blocks)
+    notes += [f"Of the linear description, on which the entropy production rests: {p}" for p in assumptions.problems]
+    names = [str(name) for name in draws.data_vars]
+    area, error, null = (circulation[key].values for key in ("matrix", "error", "null_error"))
+    first, second = np.triu_indices(len(names), 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        prominence = np.nan_to_num(np.abs(area) / null)[first, second]
+    sd = np.array([float(draws[name].std()) for name in names])
+    unit = np.outer(sd, sd)
+    order = np.argsort(-prominence, kind="stable")
+    planes = [
+        {
+            "plane": [names[first[i]], names[second[i]]],
+            "area": float(area[first[i], second[i]]),
+            "area_in_sds": float((area / unit)[first[i], second[i]]),
+            "area_in_sds_error": float((error / unit)[first[i], second[i]]),
+            "z": float(area[first[i], second[i]] / null[first[i], second[i]]),
+        }
+        for i in order
+    ]
+    rate, rate_error = float(production["rate"]), float(production["rate_error"])
+    p_value = float(circulation["p_value"])
+    produced = f"entropy production {rate:.2g} ± {rate_error:.1g} nats a draw"
+    if len(names) == 1:
+        holds, sentence = False, "no: one coordinate alone has no plane to circulate in"
+    elif p_value <= SIGNIFICANT:
+        plane = planes[0]
+        sentence = (
+            f"yes: most in the plane of {plane['plane'][0]} and {plane['plane'][1]}, {abs(plane['area_in_sds']):.2g} ± "
+            f"{plane['area_in_sds_error']:.1g} variances a draw (p = {p_value:.2g}); {produced}"
+        )
+        holds = True
+    elif any("too short" in problem for problem in assumptions.problems):
+        holds, sentence = None, f"cannot tell: no circulation is seen (p = {p_value:.2g}), but the chains are too short"
+    else:
+        holds, sentence = False, f"no: nothing beyond chance (p = {p_value:.2g}); {produced}"
+    numbers = {
+        "coordinates": names,
+        "p_value": p_value,
+        "planes": planes,
+        "entropy_production": rate,
+        "entropy_production_error": rate_error,
+        "entropy_production_null": float(production["null_rate"]),
+        "entropy_production_p_value": float(production["p_value"]),
+        "relaxation_time": assumptions.relaxation_time,
+        "blocks": blocks,
+        "notes": notes,
+    }
+    return Verdict(holds, sentence, numbers)
+
+
+def table(verdict):
+    n = verdict.numbers
+    rows = [
+        (
+            " → ".join(plane["plane"] if plane["area"] > 0 else plane["plane"][::-1]),
+            f"{abs(plane['area']):.2e}",
+            f"{abs(plane['area_in_sds']):.2e} ± {plane['area_in_sds_error']:.0e}",
+            f"{abs(plane['z']):.1f}",
+        )
+        for plane in n["planes"][:SHOWN_PLANES]
+    ]
+    hidden = len(n["planes"]) - len(rows)
+    return (
+        columns(rows, ("it turns from → to", "area a draw", "in products of sds", "in sds of the null"))
+        + (f"\nand {hidden} planes more, with less" if hidden > 0 else "")
+        + f"\n\nCirculation in all planes:      p = {n['p_value']:.3g}"
+        + f"\nEntropy production, nats/draw:  {n['entropy_production']:.3e} ± {n['entropy_production_error']:.1e}, "
+        f"p = {n['entropy_production_p_value']:.3g}; {n['entropy_production_null']:.1e} if time had no direction"
+        + f"\nSlowest relaxation:             {n['relaxation_time']:.3g} draws"
+    )
+
+
+def draw(data, verdict, path):
+    """The current over the density in the plane that circulates most; how much each plane stands out."""
+    from matplotlib.figure import Figure
+
+    draws, _ = few_coordinates(as_run(data))
+    names = verdict.numbers["coordinates"]
+    if len(names) == 1:
+        _draw_one(draws[names[0]].values, names[0], path)
+        return
+    plane = tuple(verdict.numbers["planes"][0]["plane"])
+    map_ = labelled.probability_current(draws, plane, bins=BINS)
+    centre = [float(draws[name].mean()) for name in plane]
+    sd = [float(draws[name].std()) for name in plane]
+    x, y = ((map_[axis].values - c) / s for axis, c, s in zip("xy", centre, sd, strict=True))
+    # in units of the sds a plane is round: the arrows' angles are those of the flow on the page
+    current, error = ((map_[key].values.T / np.array(sd)).T for key in ("current", "error"))
+    size, noise = np.hypot(*current), np.hypot(*error)
+    seen = np.isfinite(size) & (size > 2 * noise)
+    figure = Figure(figsize=(6.4 if len(names) == 2 else 10.4, 5.2), layout="constrained")
+    left, *others = np.atleast_1d(figure.subplots(1, 1 if len(names) == 2 else 2))
+    shades = left.pcolormesh(x, y, map_["density"].values.T * sd[0] * sd[1], cmap="Greys", shading="nearest", alpha=0.6)
+    figure.colorbar(shades, ax=left, label="density, per product of sds", shrink=0.8)
+    longest = np.nanmax(size)
+    grid_x, grid_y = np.meshgrid(x, y, indexing="ij")
+    spacing = x[1] - x[0]
+    for mask, color, label in ((~seen, "0.6", "within two errors of 0"), (seen, ORANGE, "beyond two errors")):
+        arrows = current[:, mask] / longest * 1.6 * spacing
+        left.quiver(
+            grid_x[mask], grid_y[mask], *arrows, angles="xy", scale_units="xy", scale=1, color=color, width=0.006
+        )
+        left.plot([], [], marker=r"$\rightarrow$", ms=11, ls="none", color=color, label=label)
+    left.set(aspect="equal", xlabel=f"{plane[0]}, from its mean in sds", ylabel=f"{plane[1]}, from its mean in sds")
+    left.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.05), ncols=2)
+    left.set_title("probability current over the density", fontsize=9, loc="left")
+    for right in others:
+        shown = verdict.numbers["planes"][:15][::-1]
+        prominence = [abs(entry["z"]) for entry in shown]
+        labels = [" → ".join(e["plane"] if e["area"] > 0 else e["plane"][::-1]) for e in shown]
+        right.barh(np.arange(len(shown)), prominence, color=BLUE, height=0.7)
+        right.axvspan(0, 2, color=GREY, alpha=0.15, lw=0)
+        right.set(yticks=np.arange(len(shown)), yticklabels=labels, xlabel="area a draw, in sds of the null")
+        right.tick_params(axis="y", length=0, labelsize=8)
+        right.spines[["top", "right", "left"]].set_visible(False)
+        right.set_title("planes that stand out most; shaded: 2 sds", fontsize=9, loc="left")
+    figure.savefig(path, dpi=150)
+
+
+def _draw_one(values, name, path):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    axes = figure.subplots()
+    axes.hist2d(values[:, :-1].ravel(), values[:, 1:].ravel(), 40, cmap="Greys")
+    axes.axline((values.mean(), values.mean()), slope=1, color=ORANGE, lw=1)
+    axes.set(aspect="equal", xlabel=f"{name}, now", ylabel=f"{name}, one draw later")
+    axes.set_title("one coordinate: symmetric about the line in equilibrium", fontsize=9, loc="left")
+    figure.savefig(path, dpi=150)
+
+
+def main(argv=None):
+    return _common.main(sys.modules[__name__], argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

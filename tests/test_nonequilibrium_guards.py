@@ -1,0 +1,347 @@
+"""What speaks against the linear description is found; projections; the relative Fisher decomposition; ArviZ data."""
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import problems
+import pytest
+import xarray as xr
+from numpyro.infer import MCMC, NUTS
+
+from sgworld_numpyro import SGD, SGLD, SGWORLD, RandomReshuffle, WithReplacement
+from sgworld_numpyro.nonequilibrium import (
+    check_assumptions,
+    circulation,
+    entropy_production,
+    labelled,
+    principal_components,
+    random_projection,
+    relative_fisher_decomposition,
+)
+
+# Assumptions
+
+
+def iterate(step, chains, draws, dim, seed):
+    rng = np.random.default_rng(seed)
+    x = np.zeros((chains, dim))
+    found = np.empty((draws + 200, chains, dim))
+    for t in range(draws + 200):
+        x = step(x, rng.standard_normal(x.shape))
+        found[t] = x
+    return found[200:].transpose(1, 0, 2)
+
+
+VIOLATIONS = {
+    "excess_kurtosis": (lambda x, z: x + 0.1 * (x - x**3) + 0.3 * z, "not Gaussian"),
+    "skewness": (lambda x, z: 0.8 * x + 0.5 * (z + 0.5 * (z**2 - 1)), "not Gaussian"),
+    "state_dependence": (lambda x, z: 0.8 * x + 0.5 * np.sqrt(0.5 + 0.5 * x**2) * z, "diffusion depends"),
+    "nonlinearity": (lambda x, z: 0.7 * x + 0.25 * np.tanh(x**2 - 1) + 0.5 * z, "not linear"),
+}
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+def test_violations_are_found(name):
+    step, message = VIOLATIONS[name]
+    found = check_assumptions(iterate(step, 32, 2000, 2, seed=1))
+    assert getattr(found, name).counts
+    assert any(message in problem for problem in found.problems)
+
+
+def test_hidden_variables_and_mixed_phases_are_found():
+    from scipy.linalg import expm
+
+    A = expm(-0.3 * np.array([[0.0, -1.0], [1.0, 0.5]]))
+    oscillator = problems.LinearChain(A, np.eye(2) - A @ A.T, 0.3, 0.0).sample(32, 2000, seed=2)
+    found = check_assumptions(oscillator[..., :1])
+    assert found.memory.counts
+    assert any("remembers more" in problem for problem in found.problems)
+    # every other step of this one is of a different size: phases of a period of two
+    phases = iterate(alternating(), 32, 2000, 1, seed=3)
+    assert any("remembers more" in problem for problem in check_assumptions(phases).problems)
+    assert check_assumptions(phases[:, 1::2]).problems == ()
+
+
+def alternating():
+    """A kick in one step is taken back in the next, as by reshuffled batches."""
+    last = [0, 0.0]
+
+    def step(x, z):
+        last[0] += 1
+        if last[0] % 2:
+            last[1] = z
+            return 0.9 * x + 0.3 * z
+        return 0.9 * x - 0.25 * last[1] + 0.1 * np.roll(z, 1, axis=0)
+
+    return step
+
+
+@pytest.mark.parametrize("chain", [problems.driven_ou(0.1), problems.large_steps(0.85), problems.beads(5, 0.05)])
+def test_linear_chains_pass(chain):
+    found = check_assumptions(chain.sample(32, 2000, seed=4))
+    assert found.problems == ()
+    assert found.relaxations > 50
+
+
+def test_chains_pass_nearly_always():
+    chain = problems.detailed_balance_ou(0.3)
+    failed = [bool(check_assumptions(chain.sample(8, 500, seed)).problems) for seed in range(100)]
+    assert sum(failed) <= 2
+
+
+def test_short_runs_are_found():
+    slow = problems.driven_ou(0.001)
+    found = check_assumptions(slow.sample(2, 3000, seed=5))
+    assert any("too short" in problem for problem in found.problems)
+    assert found.relaxations < 50
+
+
+def test_singular_noise_is_found():
+    chain = problems.LinearChain(np.diag([0.9, 0.5]), np.diag([1.0, 1e-13]), 1.0, 0.0)
+    x = chain.sample(16, 1000, seed=6)
+    follower = np.empty_like(x)
+    follower[..., 0] = x[..., 0]
+    follower[:, 0, 1] = 0
+    for t in range(1, x.shape[1]):
+        follower[:, t, 1] = 0.5 * follower[:, t - 1, 1] + x[:, t - 1, 0] + x[:, t, 1]
+    assert any("nearly singular" in problem for problem in check_assumptions(follower[:, 100:]).problems)
+
+
+# Projections
+
+
+def test_principal_components_are_those_of_the_covariance():
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((3, 400, 6)) @ np.diag([5, 3, 2, 1, 0.5, 0.1]) @ rng.standard_normal((6, 6)) + 10
+    found = principal_components(x, 3)
+    values, vectors = np.linalg.eigh(np.cov(x.reshape(-1, 6).T))
+    np.testing.assert_allclose(np.abs(found.directions @ vectors[:, ::-1][:, :3]), np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(found.explained, values[::-1][:3] / values.sum())
+    projected = found.apply(x)
+    assert projected.shape == (3, 400, 3)
+    np.testing.assert_allclose(projected.mean((0, 1)), 0, atol=1e-9)
+    np.testing.assert_allclose(
+        projected.reshape(-1, 3).var(0), found.explained * np.trace(np.cov(x.reshape(-1, 6).T, ddof=0))
+    )
+
+
+def test_wide_and_tall_chains_have_the_same_components():
+    wide = np.random.default_rng(8).standard_normal((2, 30, 9000)).astype(np.float32)
+    wide[..., 0] *= 100
+    found = principal_components(wide, 5)
+    flat = wide.reshape(60, -1).astype(float)
+    singular = np.linalg.svd(flat - flat.mean(0), compute_uv=False)
+    np.testing.assert_allclose(found.directions @ found.directions.T, np.eye(5), atol=1e-9)
+    np.testing.assert_allclose(
+        np.sort(found.apply(wide).reshape(60, 5).std(0))[::-1], singular[:5] / np.sqrt(60), rtol=1e-6
+    )
+
+
+def test_random_projection():
+    found = random_projection(50, 4, seed=3)
+    np.testing.assert_allclose(found.directions @ found.directions.T, np.eye(4), atol=1e-12)
+    assert found.apply(np.ones((2, 5, 50))).shape == (2, 5, 4)
+    with pytest.raises(ValueError, match="k=0; want 1 to 50"):
+        random_projection(50, 0)
+    with pytest.raises(ValueError, match="this projection is of 50"):
+        found.apply(np.ones((2, 5, 3)))
+    with pytest.raises(ValueError, match="10 draws of 20 dimensions have 1 to 9"):
+        principal_components(np.zeros((1, 10, 20)), 10)
+
+
+def test_projections_only_lose_entropy_production():
+    x = problems.beads(5, 0.05).sample(64, 4000, seed=9)
+    whole = entropy_production(x)
+    for projection in (principal_components(x, 2), random_projection(5, 3, seed=1)):
+        part = entropy_production(projection.apply(x))
+        assert part.rate < whole.rate + 5 * np.hypot(whole.rate_error, part.rate_error)
+
+
+# Relative Fisher information
+
+
+def test_decomposition_is_exact_on_gaussians():
+    # dx = −Mx dt + √(2D) dW, against a Gaussian target of another covariance: all three parts in closed form
+    drift = np.array([[1.0, -0.7], [0.7, 2.0]])
+    diffusion = np.array([[1.0, 0.2], [0.2, 0.6]])
+    target = np.linalg.inv(np.array([[1.2, 0.1], [0.1, 0.5]]))
+    chain = problems.LinearChain(np.eye(2) - 1e-3 * drift, 2e-3 * diffusion, 1e-3, np.nan)
+    law = chain.covariance
+    x = np.random.default_rng(10).multivariate_normal(np.zeros(2), law, size=(64, 4000))
+    gap = target - np.linalg.inv(law)  # ∇ ln p − s = gap x
+    fisher = np.trace(gap @ diffusion @ gap @ law)
+    velocity = -drift + diffusion @ np.linalg.inv(law)
+    production = np.trace(velocity.T @ np.linalg.solve(diffusion, velocity) @ law)
+    found = relative_fisher_decomposition(
+        -x @ drift.T, -x @ target, diffusion, production, log_sobolev=float(np.linalg.eigvalsh(target)[0])
+    )
+    assert abs(found.drift_error - fisher - production) < 5 * found.drift_error_error + 1e-2 * fisher
+    assert abs(found.relative_fisher - fisher) < 5 * found.relative_fisher_error + 1e-2 * fisher
+    divergence = (np.trace(target @ law) - 2 - np.log(np.linalg.det(target @ law))) / 2  # KL(p ‖ π)
+    assert divergence < found.kl_bound
+    assert production > 10 * found.relative_fisher_error
+    # at the draws, D is the same matrix everywhere
+    many = np.broadcast_to(diffusion, (64, 4000, 2, 2))
+    again = relative_fisher_decomposition(-x @ drift.T, -x @ target, many, production, divergence=np.zeros_like(x))
+    assert again.drift_error == pytest.approx(found.drift_error)
+    assert np.isnan(again.kl_bound)
+
+
+def test_divergence_of_the_diffusion_counts():
+    # dx = (D' − D x) dt + √(2D) dW with D = 1 + x² is in equilibrium at the standard normal law: no drift error
+    x = np.random.default_rng(11).standard_normal((8, 500, 1))
+    D = 1 + x**2
+    found = relative_fisher_decomposition(2 * x - D * x, -x, D[..., None], 0.0, divergence=2 * x)
+    assert found.drift_error == pytest.approx(0, abs=1e-20)
+
+
+def test_decomposition_refuses():
+    x = np.ones((2, 3, 2))
+    with pytest.raises(ValueError, match="score has shape"):
+        relative_fisher_decomposition(x, x[:1], np.eye(2), 0.0)
+    with pytest.raises(ValueError, match="want \\(2, 2\\)"):
+        relative_fisher_decomposition(x, x, np.eye(3), 0.0)
+    with pytest.raises(ValueError, match="give its divergence"):
+        relative_fisher_decomposition(x, x, np.broadcast_to(np.eye(2), (2, 3, 2, 2)), 0.0)
+    with pytest.raises(ValueError, match="positive definite"):
+        relative_fisher_decomposition(x, x, np.diag([1.0, 0.0]), 0.0)
+
+
+# ArviZ data
+
+
+def model(x):
+    """Correlated data, which the model takes for independent: gradient noise and curvature do not commute."""
+    mean = numpyro.sample("mean", dist.Normal(0, 10).expand([2]).to_event(1))
+    with numpyro.plate("rows", len(x), subsample_size=10):
+        batch = numpyro.subsample(x, event_dim=1)
+        numpyro.sample("obs", dist.Normal(mean, jnp.array([1.0, 0.5])).to_event(1), obs=batch)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(12)
+    return jnp.asarray(rng.multivariate_normal([0, 0], [[1.0, 0.8], [0.8, 1.0]], size=200), jnp.float32)
+
+
+def run(kernel, data, draws=1500, chains=64, warmup=100):
+    mcmc = MCMC(
+        kernel, num_warmup=warmup, num_samples=draws, num_chains=chains, chain_method="vectorized", progress_bar=False
+    )
+    mcmc.run(jax.random.key(1), data)
+    return mcmc
+
+
+def test_sgworld_is_in_equilibrium_where_sgld_is_not(data):
+    step_size = 1.0 / (20 * 800)  # R h λ = 1
+    rates = {}
+    for kernel in (SGLD, SGWORLD):
+        x = np.asarray(run(kernel(model, step_size), data).get_samples(group_by_chain=True)["mean"])
+        rates[kernel] = entropy_production(x), circulation(x)
+        assert check_assumptions(x).problems == ()
+    driven, turning = rates[SGLD]
+    assert driven.rate > 10 * driven.rate_error
+    assert driven.p_value == 1 / 200
+    assert turning.p_value == 1 / 1000
+    idle, still = rates[SGWORLD]
+    assert abs(idle.rate) < 5 * idle.rate_error + 2 / (64 * 1500)
+    assert idle.p_value > 0.01
+    assert still.p_value > 0.01
+    assert idle.rate < 0.05 * driven.rate
+
+
+def test_labelled_measures_of_a_run(data, tmp_path):
+    idata = az.from_numpyro(run(SGLD(model, 1e-5), data, draws=400, chains=8), log_likelihood=False)
+    idata.to_netcdf(tmp_path / "run.nc")
+    for source in (idata, az.from_netcdf(tmp_path / "run.nc")):
+        x = labelled.positions(source)
+        assert x.dims == ("chain", "draw", "coordinate")
+        assert x["coordinate"].values.tolist() == ["mean[0]", "mean[1]"]
+        areas = labelled.circulation(source)
+        np.testing.assert_array_equal(areas["matrix"], circulation(x.values).matrix)
+        assert areas["matrix"].sel(coordinate="mean[0]", coordinate_bis="mean[1]").ndim == 0
+        produced = labelled.entropy_production(source, var_names=["mean"])
+        assert produced["sigma"].dims == ("chain", "transition")
+        assert float(produced["rate"]) == entropy_production(x.values).rate
+        fitted = labelled.fit_linear_dynamics(source)
+        assert set(fitted["A"].dims) == {"coordinate", "coordinate_bis"}
+        assert fitted["mean"].dims == ("coordinate",)
+        theorems = labelled.fluctuation_theorems(source, (1, 2))
+        assert theorems["slope"].dims == ("length",)
+        assert theorems["log_ratio"].dims == ("length", "pair")
+        current = labelled.probability_current(source, bins=6)
+        assert current["current"].shape == (2, 6, 6)
+        assert current["component"].values.tolist() == ["mean[0]", "mean[1]"]
+        np.testing.assert_array_equal(
+            current["density"], labelled.probability_current(source, ("mean[0]", "mean[1]"), bins=6)["density"]
+        )
+        assert labelled.check_assumptions(source).relaxation_time > 0
+        with pytest.raises(ValueError, match="no site 'w' in the posterior; it has mean"):
+            labelled.positions(source, ["w"])
+        with pytest.raises(ValueError, match="no coordinate 'w'"):
+            labelled.probability_current(source, ("w", "mean[0]"))
+    projected = labelled.positions(idata, projection=random_projection(2, 1))
+    assert projected["coordinate"].values.tolist() == ["projection 1"]
+
+
+def test_the_recorded_position_is_preferred(data):
+    mcmc = MCMC(SGLD(model, 1e-5), num_warmup=0, num_samples=20, progress_bar=False)
+    mcmc.run(jax.random.key(0), data, extra_fields=("position",))
+    x = labelled.positions(az.from_numpyro(mcmc, log_likelihood=False))
+    assert x["coordinate"].values.tolist() == ["position[0]", "position[1]"]
+
+
+def test_any_sampler_will_do(data):
+    def whole(x):
+        mean = numpyro.sample("mean", dist.Normal(0, 10).expand([2]).to_event(1))
+        numpyro.sample("obs", dist.Normal(mean, 1).to_event(1), obs=x)
+
+    mcmc = MCMC(
+        NUTS(whole), num_warmup=200, num_samples=500, num_chains=4, chain_method="vectorized", progress_bar=False
+    )
+    mcmc.run(jax.random.key(2), data)
+    found = labelled.entropy_production(az.from_numpyro(mcmc, log_likelihood=False))
+    assert float(found["p_value"]) > 0.01
+
+
+def recorded(draws, first=0, apart=1, **attrs):
+    draw = first + apart * np.arange(draws)
+    return xr.Dataset(
+        {"w": (("chain", "draw", "k"), np.random.default_rng(0).normal(size=(2, draws, 2)))},
+        {"chain": [0, 1], "draw": draw},
+        {"scheme": "random_reshuffle", "num_rows": 200, "batch_size": 10, "steps_per_sample": 1} | attrs,
+    )
+
+
+def test_mixed_phases_are_refused():
+    mixed = recorded(400)
+    with pytest.raises(ValueError, match="mix 20 phases of a period of random_reshuffle"):
+        labelled.circulation(mixed)
+    ends = labelled.period_ends(mixed)
+    assert ends["draw"].values.tolist() == list(range(19, 400, 20))
+    assert labelled.positions(ends).shape == (2, 20, 2)
+    with pytest.raises(ValueError, match="mix 4 phases"):
+        labelled.positions(recorded(100, apart=5))
+    with pytest.raises(ValueError, match="mix 2 phases"):
+        labelled.positions(recorded(100, scheme="symmetric_reshuffle", steps_per_sample=20))
+    assert labelled.positions(recorded(100, steps_per_sample=20)).shape == (2, 100, 2)
+    assert labelled.positions(recorded(100, scheme="with_replacement")).shape == (2, 100, 2)
+    assert labelled.positions(recorded(100, scheme="somebody's own")).shape == (2, 100, 2)
+
+
+def test_within_an_epoch_the_chain_is_not_markov(data):
+    problems_of = {}
+    for scheme in (RandomReshuffle(), WithReplacement()):
+        kernel = SGD(model, 1.0 / (20 * 800), subsampling=scheme, steps_per_sample=1)
+        draws = run(kernel, data, draws=4000, warmup=2000).get_samples(group_by_chain=True)
+        problems_of[scheme] = check_assumptions(np.asarray(draws["mean"])).problems
+    assert any("remembers more" in problem for problem in problems_of[RandomReshuffle()])
+    assert problems_of[WithReplacement()] == ()
+
+
+def test_data_without_a_posterior():
+    with pytest.raises(ValueError, match="no group 'posterior'"):
+        labelled.positions({})
