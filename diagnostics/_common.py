@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 import xarray as xr
+from scipy.linalg import qr
 
 from sgworld_numpyro.nonequilibrium import labelled, principal_components
 
@@ -16,6 +17,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.35"
 MIN_DRAWS = 4  # the fewest of which ArviZ computes R-hat
 MAX_COORDINATES = 20  # of the nonequilibrium measures, whose errors grow with the square of the dimension
 DRAWS_PER_COMPONENT = 50
+DEPENDENT = 1e-10  # of the variance is left: draws are stored in single precision
 SHOWN_ROWS = 12  # of a table with a row a coordinate
 
 
@@ -62,6 +64,11 @@ class Run(NamedTuple):
     @property
     def names(self):
         return [str(name) for name in self.x["coordinate"].values]
+
+    @property
+    def dataset(self):
+        """The draws with the settings, from which ``labelled`` knows how they were recorded."""
+        return self.x.to_dataset(name="x").assign_attrs(self.attrs)
 
 
 def load(path):
@@ -142,10 +149,11 @@ def few_coordinates(run: Run) -> tuple[xr.Dataset, list[str]]:
 
     Raises:
         CannotTell: if the draws mix phases of the scheme's period.
+        ValueError: if some coordinates follow from others, as deterministic sites do.
     """
     dims, names, x, notes = ("chain", "draw"), run.names, run.x.values, list(run.notes)
     try:
-        labelled.check_phases(run.x.to_dataset(name="x"))
+        labelled.check_phases(run.dataset)
     except ValueError as error:
         raise CannotTell(error) from error
     if len(names) > MAX_COORDINATES:
@@ -156,8 +164,21 @@ def few_coordinates(run: Run) -> tuple[xr.Dataset, list[str]]:
             f"{len(run.names)} coordinates: measured in the first {k} principal components, which hold "
             f"{100 * axes.explained.sum():.3g} % of the variance. What they show is a lower bound."
         )
+    check_independent(x, names)
     coords = {dim: run.x[dim].values for dim in dims}
     return xr.Dataset({n: (dims, x[..., i]) for i, n in enumerate(names)}, coords, run.attrs), notes
+
+
+def check_independent(x, names):
+    """Raise ``ValueError`` if the covariance is singular, and name the coordinates that follow from others."""
+    correlation = np.atleast_2d(np.corrcoef(x.reshape(-1, len(names)).T))
+    _, triangle, order = qr(correlation, pivoting=True)
+    dependent = [names[n] for n in order[np.abs(np.diag(triangle)) < DEPENDENT]]
+    if dependent:
+        raise ValueError(
+            f"the covariance of the draws is singular: {shortened(dependent)} follows from the other coordinates, as a "
+            "deterministic site does. Name the sites to look at, --var-names A,B"
+        )
 
 
 def stored(run: Run, key: str, wanted: tuple[str, ...]):

@@ -9,6 +9,7 @@ from sgworld_numpyro.nonequilibrium.linear_dynamics import check_full_rank
 from sgworld_numpyro.nonequilibrium.moments import jackknife, lagged_moments
 
 _WINDOW = 5  # autocorrelation times after which the sum is cut off (Sokal 1997)
+_CORRECTIONS = 4
 MAX_BLOCKS, MIN_BLOCKS = 64, 8
 _BLOCK_LENGTH = 5  # in autocorrelation times
 
@@ -21,12 +22,19 @@ def autocorrelation_time(x):
     halves = halves - halves.mean(1, keepdims=True)
     size = 2 ** int(np.ceil(np.log2(2 * half)))
     power = sum(abs(np.fft.rfft(part, size, axis=0)) ** 2 for part in halves)
-    covariance = np.fft.irfft(power, size, axis=0)[:half]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sums = 2 * np.cumsum(np.nan_to_num(covariance / covariance[0]), axis=0) - 1
-    closed = np.arange(half)[:, None] >= _WINDOW * sums
+    covariance = np.fft.irfft(power, size, axis=0)[:half] / (2 * chains * (half - np.arange(half)[:, None]))
+    tau = _windowed(covariance, half)
+    for _ in range(_CORRECTIONS):
+        # Each half's own mean took the variance of that mean away: at most all there is, as of a trend.
+        tau = _windowed(covariance + covariance[0] * np.minimum(tau / half, 1), half)
+    return tau
+
+
+def _windowed(covariance, half):
+    sums = 2 * np.cumsum(covariance / covariance[0], axis=0) - 1
+    closed = np.arange(half)[:, None] >= _WINDOW * np.maximum(sums, 1)
     cut = np.where(closed.any(0), closed.argmax(0), half - 1)
-    return np.maximum(sums[cut, np.arange(dim)], 1 / half)
+    return np.maximum(sums[cut, np.arange(covariance.shape[1])], 1 / half)
 
 
 def relaxation_time(tau):
@@ -80,6 +88,17 @@ class Spread(NamedTuple):
     blocks: int
 
 
+def noise_of(reference) -> float:
+    """Expected square of the relative covariance error of a reference that was sampled itself; 0 if it does not say.
+
+    The covariance of n Gaussian draws has (d + 1)/n, and its sds have relative errors of 1/√(2n).
+    """
+    if not {"sd_error", "mean_error"} <= reference.keys():
+        return 0.0
+    variances = np.diag(reference["covariance"])
+    return float((len(variances) + 1) * np.mean(2 * reference["sd_error"] ** 2 / variances))
+
+
 def spread(x, reference) -> Spread:
     """Distances of draws (chain, draw, dim) from a reference's "mean" and "covariance".
 
@@ -94,34 +113,29 @@ def spread(x, reference) -> Spread:
     check_full_rank(np.cov(x.reshape(-1, dim).T).reshape(dim, dim), "the covariance of the draws")
     precision = np.linalg.inv(covariance)
 
-    def statistics(pooled):
-        count, first, square = pooled.length[0], pooled.first[0], pooled.s00[0]
+    def statistics(runs):
+        count, first, square = runs.length[:, None], runs.first, runs.s00
         offset = first / count
-        found = square / count - np.outer(offset, offset)
-        centre = pooled.origin + offset
-        return np.concatenate(
-            [
-                (centre - mean) / sd,
-                np.diag(found) / sd**2,
-                [
-                    np.sum(precision * found) / dim - 1,
-                    relative_covariance_error(found, covariance) ** 2,
-                    gaussian_kl(centre, found, mean, covariance),
-                ],
-            ]
+        found = square / count[..., None] - offset[:, :, None] * offset[:, None, :]
+        centre = runs.origin + offset
+        whole = (
+            np.einsum("ij,bji->b", precision, found) / dim - 1,
+            relative_covariance_error(found, covariance) ** 2,
+            gaussian_kl(centre, found, mean, covariance),
         )
+        variances = found.diagonal(axis1=1, axis2=2)
+        return np.concatenate([(centre - mean) / sd, variances / sd**2, np.stack(whole, 1)], axis=1)
 
     blocks = blocks_of(x)
     found = jackknife(statistics, lagged_moments(x, blocks))
     value, error = found.value - found.bias, found.error
     width, squared, kl = (Estimate(float(v), float(e)) for v, e in zip(value[-3:], error[-3:], strict=True))
     mean_error, ratio_error = error[:dim], error[dim : 2 * dim]
-    if "sd_error" in reference and "mean_error" in reference:
+    noise = noise_of(reference)
+    if noise:
         relative = reference["sd_error"] / sd
         mean_error = np.hypot(mean_error, reference["mean_error"] / sd)
         ratio_error = np.hypot(ratio_error, 2 * relative)
-        # A sampled Gaussian covariance of n draws has E‖·‖²/d = (d + 1)/n, and sd errors of 1/√(2n).
-        noise = (dim + 1) * float(np.mean(2 * relative**2))
         squared = Estimate(squared.value - noise, float(np.hypot(squared.error, noise * 2 / np.sqrt(dim + 1))))
         shift = np.sum((reference["mean_error"] / sd) ** 2) / 2
         kl = Estimate(kl.value - dim * noise / 4 - shift, float(np.hypot(kl.error, noise * dim / np.sqrt(dim + 1) / 2)))

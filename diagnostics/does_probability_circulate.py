@@ -42,7 +42,7 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     ]
     rate, rate_error = float(production["rate"]), float(production["rate_error"])
     p_value = float(circulation["p_value"])
-    produced = f"entropy production {rate:.2g} ± {rate_error:.1g} nats a draw"
+    produced = f"entropy production {rate:.2g} ± {rate_error:.1g} nats a draw, p = {float(production['p_value']):.2g}"
     if len(names) == 1:
         holds, sentence = False, "no: one coordinate alone has no plane to circulate in"
     elif p_value <= SIGNIFICANT:
@@ -113,15 +113,19 @@ def draw(data, verdict, path):
     seen = np.isfinite(size) & (size > 2 * noise)
     figure = Figure(figsize=(6.4 if len(names) == 2 else 10.4, 5.2), layout="constrained")
     left, *others = np.atleast_1d(figure.subplots(1, 1 if len(names) == 2 else 2))
-    shades = left.pcolormesh(x, y, map_["density"].values.T * sd[0] * sd[1], cmap="Greys", shading="nearest", alpha=0.6)
-    figure.colorbar(shades, ax=left, label="density, per product of sds", shrink=0.8)
+    density = map_["density"].values.T * sd[0] * sd[1]
+    # half of the colour map, so that arrows stand out on the darkest cell
+    shades = left.pcolormesh(x, y, density, cmap="Blues", vmin=0, vmax=2 * density.max(), shading="nearest")
+    bar = figure.colorbar(shades, ax=left, label="probability density, per product of sds", shrink=0.8)
+    bar.ax.set_ylim(0, density.max())
     longest = np.nanmax(size)
     grid_x, grid_y = np.meshgrid(x, y, indexing="ij")
     spacing = x[1] - x[0]
-    for mask, color, label in ((~seen, "0.6", "within two errors of 0"), (seen, ORANGE, "beyond two errors")):
+    kinds = ((~seen, "0.5", 0.003, "within two errors of 0"), (seen, ORANGE, 0.006, "beyond two errors"))
+    for mask, color, width, label in kinds:
         arrows = current[:, mask] / longest * 1.6 * spacing
         left.quiver(
-            grid_x[mask], grid_y[mask], *arrows, angles="xy", scale_units="xy", scale=1, color=color, width=0.006
+            grid_x[mask], grid_y[mask], *arrows, angles="xy", scale_units="xy", scale=1, color=color, width=width
         )
         left.plot([], [], marker=r"$\rightarrow$", ms=11, ls="none", color=color, label=label)
     left.set(aspect="equal", xlabel=f"{plane[0]}, from its mean in sds", ylabel=f"{plane[1]}, from its mean in sds")

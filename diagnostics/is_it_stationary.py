@@ -10,13 +10,15 @@ import sys
 import arviz as az
 import numpy as np
 import xarray as xr
-from scipy.stats import chi2, norm
+from scipy.stats import chi2, norm, t
 
 from diagnostics import _common
 from diagnostics._common import BLUE, ORANGE, Verdict, as_run, columns, worst_first
 from diagnostics._estimates import autocorrelation_time, relaxation_time
 
 R_HAT, MIN_ESS = 1.01, 400  # both from Vehtari et al.
+MIN_CHAINS = 4  # from which on the chains themselves say how much halves differ by chance
+MIN_MEMORIES = 20  # autocorrelation times in half a chain
 BLIND = 1.05  # chains so short that they reach this R-hat by chance show nothing
 CHANCE = 1e-3  # of a verdict "no" on a stationary run, by each of the two tests
 MAX_MEASURED, MAX_CHAINS_DRAWN, MAX_POINTS = 500, 8, 1000
@@ -32,8 +34,13 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     chains, draws, dim = x.shape
     half = draws // 2
     tau, sd = autocorrelation_time(x), x.std((0, 1))
-    drift_error = np.sqrt(tau * (x[:, :half].var((0, 1)) + x[:, -half:].var((0, 1))) / (chains * half))
-    drift = (x[:, -half:].mean((0, 1)) - x[:, :half].mean((0, 1))) / drift_error
+    differences = x[:, -half:].mean(1) - x[:, :half].mean(1)
+    if chains >= MIN_CHAINS:
+        drift_error, beyond = differences.std(0, ddof=1) / np.sqrt(chains), t.isf(CHANCE / (2 * dim), chains - 1)
+    else:
+        drift_error, beyond = sd * np.sqrt(4 * tau / (chains * draws)), norm.isf(CHANCE / (2 * dim))
+    drift = differences.mean(0) / drift_error
+    long = half >= MIN_MEMORIES * tau  # shorter chains show neither their memory nor what R-hat is by chance
     halves = np.concatenate([x[:, :half], x[:, -half:]])
     # ArviZ wants two chains for R-hat; of one chain, its halves are compared
     compared = halves if chains == 1 and half >= 4 else x
@@ -41,9 +48,9 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     ess = _of_arviz(az.ess, x, method="bulk")
     between = 2 * chains - 1
     allowed = np.sqrt(1 + chi2.isf(CHANCE / (2 * dim), between) / between * tau / half)
-    largest_drift = norm.isf(CHANCE / (2 * dim))
-    apart, drifting = r_hat > np.maximum(R_HAT, allowed), abs(drift) > largest_drift
-    enough = ess.min() >= MIN_ESS and allowed.max() <= BLIND
+    apart = long & (r_hat > np.maximum(R_HAT, allowed))
+    drifting = (long | (chains >= MIN_CHAINS)) & (abs(drift) > beyond)
+    enough = ess.min() >= MIN_ESS and long.all() and allowed.max() <= BLIND
     faults = []
     if drifting.any():
         worst = int(np.argmax(abs(drift)))
@@ -58,9 +65,15 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     elif enough:
         holds, sentence = True, f"stationary as far as can be seen: {size}, no drift"
     else:
-        longer = max(MIN_ESS / ess.min(), (allowed.max() ** 2 - 1) / (BLIND**2 - 1))
+        longer = max(
+            MIN_ESS / ess.min(), (allowed.max() ** 2 - 1) / (BLIND**2 - 1), MIN_MEMORIES * tau.max() / half
+        )
         wanted = f"want an ESS of {MIN_ESS} and longer chains: run about {max(2, int(np.ceil(longer)))} times longer"
-        holds, sentence = None, f"cannot tell: nothing speaks against it, but the run is short: {size}; {wanted}"
+        if (abs(drift) > beyond).any():
+            seen = "it drifts or relaxes as slowly as the run is long"
+        else:
+            seen = "nothing speaks against it, but the run is short"
+        holds, sentence = None, f"cannot tell: {seen}: {size}; {wanted}"
     numbers = {
         "coordinates": names,
         "mean": x.mean((0, 1)),

@@ -25,7 +25,7 @@ def write_json(path, numbers):
         path.write_text(json.dumps(numbers, indent=2) + "\n")
 
 
-def save_run(path, mcmc, settings, reference, **labels):
+def save_run(path, mcmc, settings, reference, landscape=None, **labels):
     """Save draws as netCDF; ``posterior.attrs`` holds the settings and, as JSON, the moments to compare with.
 
     Args:
@@ -33,9 +33,12 @@ def save_run(path, mcmc, settings, reference, **labels):
         mcmc: a finished run.
         settings: scheme, integrator, step_size, batch_size, num_rows and steps_per_sample.
         reference: "source", and "mean" and "covariance" of the flat position: sites in alphabetical order.
+        landscape: "loss_minimum", and "landscape_minimum" and "covariance" of the effective landscape, alike.
         labels: coords and dims for ArviZ.
     """
     # ArviZ 0.23 computes the log-likelihood of every row at every draw unless told not to.
     data = az.from_numpyro(mcmc, log_likelihood=False, **labels)
     data.posterior.attrs.update(settings, reference=json.dumps(reference))
+    if landscape is not None:
+        data.posterior.attrs["landscape"] = json.dumps(landscape)
     data.to_netcdf(path)

@@ -109,6 +109,30 @@ def global_minimum(potential: RowPotential, seed: int, starts: int = 64, steps: 
     return np.asarray(w)
 
 
+def nearest_mode_is_home(draws, mode, covariance):
+    """Whether each draw (..., dim) is nearer to ``mode`` than to its symmetric copies, in the metric of its law."""
+    root = np.linalg.cholesky(np.linalg.inv(covariance))
+    distances = [np.linalg.norm((draws - copy) @ root, axis=-1) for copy in symmetric_copies(mode)]
+    home = np.linalg.norm((draws - mode) @ root, axis=-1)
+    return home <= np.min(distances, axis=0) * (1 + 1e-9)
+
+
+def posterior_of_mode(potential: RowPotential, mode, covariance, rng, proposals: int = 200_000):
+    """Independent draws of the posterior around one mode, by importance resampling, and the weights' sample size.
+
+    The proposals are of Student's t with 8 degrees of freedom about the Laplace approximation.
+    """
+    freedom = 8
+    scale = np.sqrt(freedom / rng.chisquare(freedom, proposals))
+    normal = rng.standard_normal((proposals, DIM))
+    draws = mode + scale[:, None] * normal @ np.linalg.cholesky(covariance).T
+    energy = np.asarray(jax.jit(lambda draws: lax.map(potential.full, draws, batch_size=1000))(draws))
+    log_weight = -energy + (freedom + DIM) / 2 * np.log1p((scale * np.linalg.norm(normal, axis=1)) ** 2 / freedom)
+    weight = np.exp(log_weight - log_weight.max()) * nearest_mode_is_home(draws, mode, covariance)
+    weight /= weight.sum()
+    return rng.choice(draws, size=proposals // 2, p=weight), float(1 / (weight**2).sum())
+
+
 class Prediction(NamedTuple):
     """What theory says of the stationary state of plain SGD.
 

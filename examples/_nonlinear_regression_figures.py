@@ -10,8 +10,8 @@ BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 SIGMA_LABEL = r"entropy production $\sigma$, nats"
 
 
-def fit(path, data, minimum, sgworld, nuts):
-    """Data, the net at the minimum, and the posterior of the net by SGWORLD and by NUTS."""
+def fit(path, data, minimum, sgworld, exact):
+    """Data, the net at the minimum, and its posterior by SGWORLD and by importance sampling."""
     x, y = data
     grid = np.linspace(x.min(), x.max(), 300)
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
@@ -19,7 +19,7 @@ def fit(path, data, minimum, sgworld, nuts):
     axes.plot(grid, net(minimum, grid), color="k", lw=1, label="minimum of L")
     for draws, label, style in (
         (sgworld, "SGWORLD, mean ± 2 sd", {"color": BLUE, "lw": 1.5}),
-        (nuts, "NUTS, mean ± 2 sd", {"color": ORANGE, "lw": 1.2, "ls": "--"}),
+        (exact, "exact, mean ± 2 sd", {"color": ORANGE, "lw": 1.2, "ls": "--"}),
     ):
         values = np.asarray(net(draws.T[..., None], grid))
         mean, sd = values.mean(0), values.std(0)
@@ -85,7 +85,7 @@ def fluctuation_theorem(path, theorems, unit):
         edges, counts = histogram.edges, histogram.counts
         sd = np.sqrt(np.average(((edges[1:] + edges[:-1]) / 2) ** 2, weights=counts))
         density = counts / (counts.sum() * np.diff(edges)) * sd
-        panels[0].stairs(density, edges / sd, color=color, lw=1.5, label=f"{name}, sd {sd:.2g}")
+        panels[0].stairs(density, edges / sd, baseline=None, color=color, lw=1.5, label=f"{name}, sd {sd:.2g}")
         reach = histogram.centres[np.isfinite(histogram.log_ratio)].max() * 1.05
         axes.plot([0, reach], [0, reach], "k", lw=1, label="slope 1")
         axes.errorbar(
@@ -111,16 +111,15 @@ def currents(path, panels):
         path: the file.
         panels: title, ``ProbabilityCurrent`` and number of the group whose arrows share a scale.
     """
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(3.9 * len(panels), 4.3), layout="constrained")
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(3.7 * len(panels), 4.1), sharey=True, layout="constrained")
+    colors = {"plain SGD": GREEN, "SGLD": ORANGE, "SGWORLD": BLUE}
     for axes, (title, current, group) in zip(all_axes, panels, strict=True):
         strongest = max(_longest(other) for _, other, number in panels if number == group)
         x, y = current.x, current.y
-        extent = (x[0], x[-1], y[0], y[-1])
         axes.contourf(x, y, current.density.T, levels=8, cmap="Greys", alpha=0.35)
         shown = _frequented(current)
         where_x, where_y = np.meshgrid(x, y, indexing="ij")
-        longest = 1.9 * (x[1] - x[0])
-        arrows = current.current[:, shown] * (longest / strongest)
+        arrows = current.current[:, shown] * (1.9 * (x[1] - x[0]) / strongest)
         axes.quiver(
             where_x[shown],
             where_y[shown],
@@ -129,10 +128,10 @@ def currents(path, panels):
             scale_units="xy",
             scale=1,
             width=0.007,
-            color=(ORANGE, BLUE, GREEN)[group] if "SGWORLD" not in title else BLUE,
+            color=colors[title.split(",")[0]],
             pivot="mid",
         )
-        axes.set(aspect="equal", xlim=extent[:2], ylim=extent[2:], xlabel="first coordinate of the plane, sds")
+        axes.set(aspect="equal", xlim=(-2.4, 2.4), ylim=(-2.4, 2.4), xlabel="first coordinate of the plane, sds")
         axes.set_title(title, fontsize=9, loc="left")
     all_axes[0].set_ylabel("second coordinate, sds")
     _save(figure, path)

@@ -4,6 +4,9 @@ The comparison of arXiv 2306.03521, at equal numbers of minibatch gradients for 
 is measured from many chains and compared with the exact stationary law of the same chain. What governs it is R h λ,
 the time that a pass over the data takes in units of the fastest relaxation: R batches a pass, step size h, and λ
 the largest eigenvalue of the posterior precision.
+
+The rows' two coordinates are correlated, which the model does not know, so that the minibatch noise of SGLD and the
+posterior's curvature do not commute: probability then circulates in SGLD's stationary state. Not in SGWORLD's.
 """
 
 from typing import NamedTuple
@@ -13,6 +16,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from _common import parse, save_run, write_json
+from _gaussian_mean_figure import draw
 from numpyro.infer import MCMC, init_to_value
 from scipy.optimize import brentq
 from tqdm import tqdm
@@ -25,13 +29,16 @@ from sgworld_numpyro.linear_gaussian import (
     relative_covariance_error,
     stationary_moments,
 )
+from sgworld_numpyro.nonequilibrium import entropy_production, linear_dynamics, probability_current
 
 NUM_ROWS, BATCH_SIZE = 1000, 10
 BATCHES = NUM_ROWS // BATCH_SIZE
-NOISE_SCALE = np.array([1.0, 0.7])
+NOISE_SCALE = np.array([1.0, 0.6])
+CORRELATION = 0.9  # of the two coordinates of a row
 PRIOR_SCALE = 10.0
 TOLERANCE = 0.02  # relative covariance error at which the methods' step sizes are compared
 SHOWN = 1.0  # R h λ of the runs that are saved and of the figure's right panel
+COMPARED = ("SGLD", "SGWORLD")  # differ in their subsampling alone
 SAVED = {"SGWORLD": "gaussian_mean.nc", "SGLD": "gaussian_mean_sgld.nc"}
 RESAMPLES = 4000
 
@@ -106,8 +113,8 @@ def sample(method, step_size, x, problem, num_chains, num_samples, key):
 
 
 def save(directory, mcmc, name, step_size, problem):
-    """Two methods that differ in their subsampling alone, with the exact posterior."""
-    if name not in SAVED:
+    """The runs to be compared, with the exact posterior."""
+    if name not in COMPARED:
         return
     settings = {
         "scheme": METHODS[name].scheme_name,
@@ -173,6 +180,40 @@ def pass_time_at_tolerance(method, problem):
     return float(np.exp(brentq(excess, np.log(1e-4), np.log(10))))
 
 
+class Current(NamedTuple):
+    """Entropy production of the chain of draws, in nats a pass."""
+
+    measured: float
+    error: float
+    exact: float
+    p_value: float
+
+
+def measured_current(offset, method, problem):
+    """Whether probability circulates, from draws at ends of passes; and by the exact law of that chain.
+
+    From pass to pass the chain is linear: its propagator is (1 − hH)^R, and the noises of passes are independent.
+    """
+    step_size = SHOWN / (BATCHES * fastest_rate(problem))
+    moments = stationary_moments(problem, method.scheme_name, method.integrator_name, step_size, BATCH_SIZE)
+    mean, covariance = moments.period_end
+    propagator = np.linalg.matrix_power(np.eye(2) - step_size * problem.hessian, BATCHES)
+    law = linear_dynamics(mean, propagator, covariance - propagator @ covariance @ propagator.T)
+    found = entropy_production(offset)
+    exact = entropy_production(offset, dynamics=law).rate
+    return Current(found.rate, found.rate_error, exact, found.p_value)
+
+
+def print_currents(currents):
+    print(
+        f"\nIs the stationary state an equilibrium? R h λ = {SHOWN:g}; entropy production in nats a pass.\n"
+        "p: how often a chain in detailed balance would show as much.\n"
+    )
+    print(f"{'method':<12}{'measured':>22}{'exact':>12}{'p':>8}")
+    for name, found in currents.items():
+        print(f"{name:<12}{found.measured:12.5f} ± {found.error:.5f}{found.exact:12.5f}{found.p_value:8.3f}")
+
+
 def print_table(biases):
     print(
         "\nDraws at ends of passes. Errors: bootstrap over chains, which also removes the bias of finite samples.\n"
@@ -207,68 +248,7 @@ def print_summary(numbers):
     )
 
 
-def draw(path, problem, biases, allowed, offsets):
-    """Left: bias against step size. Right: the draws at one large step size."""
-    import matplotlib.pyplot as plt
-    from matplotlib.patches import Ellipse
-    from matplotlib.transforms import Affine2D
-
-    styles = {
-        "SGLD": {"color": "#D55E00", "marker": "o"},
-        "SGWORLD": {"color": "#0072B2", "marker": "s"},
-        "SGWORLD+LM": {"color": "#009E73", "marker": "D"},
-    }
-    apart = dict(zip(styles, (1, 0.96, 1.04), strict=True))  # keeps limits at the same step size legible
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.8), layout="constrained")
-
-    grid = np.geomspace(0.02, 3, 80)
-    for name, style in styles.items():
-        exact = [np.sqrt(exact_bias(METHODS[name], pass_time, problem)[1]) for pass_time in grid]
-        left.plot(grid, exact, color=style["color"], lw=1.5)
-        left.plot([], [], ms=5.5, label=name, **style)
-        left.plot(allowed[name], TOLERANCE, "|", ms=10, mew=1.5, color="0.3")
-        for pass_time, row in biases.items():
-            squared = row[name].squared_covariance_error
-            if squared.resolved:
-                root = np.sqrt(squared.measured)
-                left.errorbar(pass_time, root, squared.error / (2 * root), ms=5.5, capsize=2.5, **style)
-            else:
-                x, limit = pass_time * apart[name], np.sqrt(squared.limit)
-                left.errorbar(x, limit, limit / 3, uplims=True, ms=4.5, mfc="w", lw=0.8, **style)
-    left.axhline(TOLERANCE, color="0.3", lw=0.8, ls=":")
-    left.set(xscale="log", yscale="log", xlim=(0.025, 2.5), ylim=(2e-5, 2))
-    left.set(xlabel=r"step size, as time per pass over the data, $R\,h\,\lambda$")
-    left.set(ylabel="relative error of the covariance")
-    left.legend(frameon=False, loc="upper left")
-    left.set_title("lines: exact; points: measured; hollow: upper limits (2 standard errors)", fontsize=9, loc="left")
-
-    def contours(covariance, **options):
-        axes = Affine2D(np.block([[np.linalg.cholesky(covariance), np.zeros((2, 1))], [0, 0, 1]]))
-        for size in (1, 2):
-            circle = Ellipse((0, 0), 2 * size, 2 * size, fc="none", **options)
-            right.add_patch(circle).set_transform(axes + right.transData)
-
-    widths = {"SGLD": 1.8, "SGWORLD": 3.6, "SGWORLD+LM": 1.8}
-    for name, offset in offsets.items():
-        color, flat = styles[name]["color"], offset.reshape(-1, 2)
-        if name != "SGWORLD":  # its draws would hide those of the other two
-            right.plot(*flat[:: len(flat) // 1000].T, ".", ms=3, alpha=0.5, color=color, mew=0, zorder=0)
-        contours(np.cov(flat.T), ec=color, lw=widths[name])
-        right.plot([], [], color=color, lw=widths[name], label=name)
-    contours(problem.covariance, ec="k", lw=1.1, ls=(0, (4, 4)))
-    right.plot([], [], color="k", lw=1.1, ls=(0, (4, 4)), label="posterior")
-    reach = 3.3 * np.sqrt(problem.covariance[0, 0])
-    right.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
-    right.locator_params(nbins=5)
-    right.set(xlabel="first coordinate, from its posterior mean", ylabel="second coordinate")
-    right.legend(frameon=False, loc="upper left", ncols=2)
-    right.set_title(rf"draws at $R\,h\,\lambda$ = {SHOWN:g}, with 1- and 2-σ contours", fontsize=9, loc="left")
-
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
-
-
-def numbers_of(biases, allowed, num_gradients):
+def numbers_of(biases, allowed, currents, num_gradients):
     """Every number that is printed."""
     estimates = [estimate for row in biases.values() for bias in row.values() for estimate in bias]
     return {
@@ -276,6 +256,7 @@ def numbers_of(biases, allowed, num_gradients):
         "tolerance": TOLERANCE,
         "pass_time_at_tolerance": allowed,
         "step_gain_over_sgld": {name: value / allowed["SGLD"] for name, value in allowed.items()},
+        "entropy_production": {name: found._asdict() for name, found in currents.items()},
         "comparisons": len(estimates),
         "largest_z": max((estimate.z for estimate in estimates), key=abs),
         "bias": {
@@ -293,7 +274,8 @@ def main(argv=None):
     pass_times = [SHOWN] if options.quick else [0.1, 0.25, 0.6, SHOWN, 1.6]
     num_chains, num_samples = (32, 200) if options.quick else (32, 2500)
     rng = np.random.default_rng(options.seed)
-    x = rng.normal([1.0, -1.0], NOISE_SCALE, (NUM_ROWS, 2))
+    spread = np.outer(NOISE_SCALE, NOISE_SCALE) * [[1, CORRELATION], [CORRELATION, 1]]
+    x = rng.multivariate_normal([1.0, -1.0], spread, NUM_ROWS)
     problem = gaussian_mean(x, np.diag(NOISE_SCALE**2), prior_covariance=PRIOR_SCALE**2 * np.eye(2))
     num_gradients = num_chains * (num_samples + num_samples // 20) * BATCHES
     print(
@@ -315,10 +297,23 @@ def main(argv=None):
             save(options.out, mcmc, name, step_size, problem)
 
     allowed = {name: pass_time_at_tolerance(method, problem) for name, method in METHODS.items()}
-    numbers = numbers_of(biases, allowed, num_gradients)
+    currents = {name: measured_current(shown[name], METHODS[name], problem) for name in COMPARED}
+    numbers = numbers_of(biases, allowed, currents, num_gradients)
     print_table(biases)
     print_summary(numbers)
-    draw(options.out / "gaussian_mean.png", problem, biases, allowed, shown)
+    print_currents(currents)
+    grid = np.geomspace(0.02, 3, 80)
+    curves = {
+        name: [np.sqrt(exact_bias(method, pass_time, problem)[1]) for pass_time in grid]
+        for name, method in METHODS.items()
+    }
+    draw(
+        options.out / "gaussian_mean.png",
+        (grid, curves, biases, allowed, TOLERANCE),
+        (shown, problem.covariance),
+        {name: (probability_current(shown[name], bins=8), currents[name]) for name in COMPARED},
+        SHOWN,
+    )
     print(f"Figure and runs: {', '.join(str(options.out / name) for name in ('gaussian_mean.png', *SAVED.values()))}")
     write_json(options.json, numbers)
     return numbers

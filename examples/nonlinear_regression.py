@@ -38,13 +38,14 @@ from _nonlinear_regression import (
     joined_by_chain,
     linear_theory,
     model,
+    nearest_mode_is_home,
     plane_of_currents,
+    posterior_of_mode,
     predict,
     rate_of,
     read_data,
-    symmetric_copies,
 )
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import MCMC
 
 from sgworld_numpyro import SGD, SGLD, SGWORLD, RandomReshuffle, WithReplacement
 from sgworld_numpyro.datasets import gaussian_bump
@@ -57,6 +58,7 @@ from sgworld_numpyro.nonequilibrium.moments import LaggedMoments, lagged_moments
 from sgworld_numpyro.nonequilibrium.row_potential import row_potential
 
 LEARNING_RATE = 1e-7
+MIN_STEPS = 2e6  # with fewer the slowest direction is not seen to come back
 LENGTHS = (1, 2, 3, 10, 100)
 WR_CHAINS, WOR_CHAINS = 256, 16
 RELAXATIONS = 10  # from the minimum of L, in relaxation times of the slowest direction
@@ -85,7 +87,7 @@ class Measurement(NamedTuple):
 
 def options_of(argv):
     """The common options, and --data and --steps."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(usage="%(prog)s [options]; see --help", add_help=False, allow_abbrev=False)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--steps", type=float)
     own, rest = parser.parse_known_args(argv)
@@ -95,9 +97,13 @@ def options_of(argv):
         "replacement, and again without.",
         rest,
     )
-    if own.steps is not None and not own.steps >= 1e6:
-        raise ValueError(f"--steps {own.steps:g} is too short to measure anything; want 1e6 or more, and 1e8 for 1 %.")
-    options.data, options.steps = own.data, own.steps or (4e6 if options.quick else 1e8)
+    if own.steps is not None and not own.steps >= MIN_STEPS:
+        parser.error(f"--steps {own.steps:g}: want {MIN_STEPS:.0e} or more, and 1e8 for errors of 1 %")
+    options.steps = own.steps or (3e6 if options.quick else 1e8)
+    try:
+        options.data = read_data(own.data) if own.data else gaussian_bump(seed=options.seed)
+    except ValueError as error:
+        parser.error(str(error))
     return options
 
 
@@ -126,7 +132,7 @@ def run_without_replacement(prediction: Prediction, data, steps, key):
     relaxing, recorded = jax.random.split(key)
     # a draw a hundred epochs: that is several times faster
     fast = SGD(model, LEARNING_RATE, subsampling=RandomReshuffle(), steps_per_sample=100 * batches)
-    chains = int(np.clip(steps / relaxing_steps, 2, WOR_CHAINS))
+    chains = int(np.clip(2 * steps / relaxing_steps, 4, WOR_CHAINS))
     start = np.tile(prediction.loss_minimum, (chains, 1))
     relaxation = Simulation(fast, data, start, relaxing, chains * relaxing_steps / (100 * batches), thinning=1)
     for x in relaxation:
@@ -200,21 +206,24 @@ def settings_of(scheme, step_size, temperature, num_rows, steps_per_sample):
 
 
 def run_posterior(potential, mode, data, num_warmup, num_samples, rng, key, out):
-    """SGLD and SGWORLD at one step size, from one mode, and NUTS for comparison."""
+    """SGLD and SGWORLD at one step size, from one mode, and the posterior around it by importance sampling."""
     covariance = np.linalg.inv(np.asarray(hessian(potential, mode)))
     start = rng.multivariate_normal(mode, covariance, BAYES_CHAINS)
     num_rows, batches = len(data[0]), len(data[0]) // BATCH_SIZE
-    keys = jax.random.split(key, 3)
-    nuts = sample(NUTS(SGLD(model, BAYES_STEP_SIZE).model), data, start[:4], keys[2], 300, 500 + num_samples // 2)
-    nuts_draws = in_home_mode(draws_of(nuts), mode, covariance)[0].reshape(-1, DIM)
-    reference = {"source": "NUTS", "mean": nuts_draws.mean(0).tolist(), "covariance": np.cov(nuts_draws.T).tolist()}
+    exact, weight_ess = posterior_of_mode(potential, mode, covariance, rng)
+    reference = {
+        "source": "importance sampling",
+        "mean": exact.mean(0).tolist(),
+        "covariance": np.cov(exact.T).tolist(),
+        "ess": weight_ess,
+    }
     linear = linear_theory(potential, mode, WithReplacement(), BAYES_STEP_SIZE, 1.0, batches)
     # without replacement the chain is in equilibrium to first order in the step size
     expected = {"SGLD": rate_of(linear), "SGWORLD": 0.0}
     schemes = {"SGLD": "with_replacement", "SGWORLD": "random_reshuffle"}
     plane = plane_of_currents(linear)
-    numbers, draws = {}, {"NUTS": nuts_draws}
-    for kernel_class, run_key in zip((SGLD, SGWORLD), keys, strict=False):
+    numbers, draws = {}, {"exact": exact}
+    for kernel_class, run_key in zip((SGLD, SGWORLD), jax.random.split(key), strict=True):
         name = kernel_class.__name__
         mcmc = sample(kernel_class(model, BAYES_STEP_SIZE), data, start, run_key, num_warmup, num_samples)
         settings = settings_of(schemes[name], BAYES_STEP_SIZE, 1.0, num_rows, batches)
@@ -232,7 +241,7 @@ def run_posterior(potential, mode, data, num_warmup, num_samples, rng, key, out)
             "chains": BAYES_CHAINS,
             "chains_that_left_the_mode": left,
             "epochs": draws[name][:, 1:, 0].size,
-            "sd_ratio_to_nuts": (draws[name].std((0, 1)) / nuts_draws.std(0)).tolist(),
+            "sd_ratio": (draws[name].std((0, 1)) / exact.std(0)).tolist(),
         }
     return numbers, draws, plane
 
@@ -243,17 +252,9 @@ def draws_of(mcmc):
 
 def in_home_mode(draws, mode, covariance):
     """The chains that were never nearer to another mode than to the one where they started, and how many others."""
-    precision = np.linalg.inv(covariance)
-    away = np.zeros(draws.shape[:2], bool)
-    at_home = np.einsum("ctd,de,cte->ct", draws - mode, precision, draws - mode)
-    for copy in symmetric_copies(mode):
-        if not np.allclose(copy, mode):
-            away |= np.einsum("ctd,de,cte->ct", draws - copy, precision, draws - copy) < at_home
-    stayed = ~away.any(1)
+    stayed = nearest_mode_is_home(draws, mode, covariance).all(1)
     if stayed.sum() < 2:
-        raise ValueError(
-            "nearly every chain left its mode; the posterior's modes are not separated: lower the step size."
-        )
+        raise ValueError("nearly all chains left their mode: the modes are not apart at this step size; lower it.")
     return draws[stayed], int((~stayed).sum())
 
 
@@ -357,10 +358,10 @@ def print_posterior(numbers):
         f"\nBayesian posterior, step size {BAYES_STEP_SIZE:g}, one draw an epoch\n"
         f"{'':8}{'entropy production, nats an epoch':^42}{'area in one plane, sds² an epoch':^40}\n"
         f"{'':8}{'measured':>22}{'linear':>11}{'p, none':>9}{'measured':>24}{'linear':>11}"
-        f"{'sd / NUTS':>16}{'left the mode':>15}"
+        f"{'sd / exact':>16}{'left the mode':>15}"
     )
     for name, row in numbers.items():
-        ratio = row["sd_ratio_to_nuts"]
+        ratio = row["sd_ratio"]
         print(
             f"{name:8}{row['entropy_production']:+12.2e} ± {row['entropy_production_error']:.1e}"
             f"{row['entropy_production_linear']:11.2e}{row['p_value']:9.3f}"
@@ -376,7 +377,7 @@ def draw_figures(directory, data, minimum, wr, wor, theorems, posterior, plane):
     def path(name):
         return directory / f"nonlinear_regression_{name}.png"
 
-    figures.fit(path("fit"), data, minimum, posterior["SGWORLD"].reshape(-1, DIM)[::97], posterior["NUTS"])
+    figures.fit(path("fit"), data, minimum, posterior["SGWORLD"].reshape(-1, DIM)[::97], posterior["exact"][::30])
     figures.laws(path("laws"), (0, 1), *((draws.reshape(-1, DIM), fit, theory) for draws, fit, theory in (wr, wor)))
     figures.fluctuation_theorem(path("fluctuation_theorem"), theorems, "step")
     prediction = wr[2]
@@ -399,7 +400,7 @@ def main(argv=None):
 
 def run(options):
     began = perf_counter()
-    data = read_data(options.data) if options.data else gaussian_bump(seed=options.seed)
+    data = options.data
     rng, keys = np.random.default_rng(options.seed), jax.random.split(jax.random.key(options.seed), 5)
     potential = row_potential(model, *data)
     minimum = global_minimum(potential, options.seed)
@@ -420,7 +421,7 @@ def run(options):
     window = draws_wor[: WINDOW[0], -WINDOW[1] :]
     save_draws(options.out / SAVED["wor"], window, "random_reshuffle", wor, len(data[0]), batches)
 
-    warmup, samples = (200, 400) if options.quick else (1000, 4000)
+    warmup, samples = (100, 400) if options.quick else (1000, 4000)
     numbers["posterior"], posterior, plane = run_posterior(
         potential, minimum, data, warmup, samples, rng, keys[4], options.out
     )

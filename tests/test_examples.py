@@ -102,3 +102,41 @@ def test_logistic_regression_saves_a_run_and_a_figure(logistic_regression):
     posterior, reference = check_saved_run(directory / "logistic_regression.nc", ["intercept", "weights"])
     assert reference["mean"] == numbers["nuts"]["mean"]
     assert list(posterior["feature"].values) == numbers["coordinates"][1:]
+
+
+def test_nonlinear_regression_measures_what_is_predicted(tmp_path, capsys, monkeypatch):
+    """Plain SGD against theory to five standard errors, the files, and what ``--data`` refuses."""
+    numbers = run_quickly("nonlinear_regression", tmp_path)
+    for run in (numbers["wr"], numbers["wor"]):
+        assert np.abs(run["mean_z"]).max() <= 5
+        # of a transition's noise the run sees millions, of the slowest direction's spread a few
+        assert run["noise_difference"] <= 0.02
+        assert run["covariance_difference"] <= 0.2
+        entropy, predicted = run["entropy_production"], run["entropy_production_predicted"]
+        assert abs(entropy - predicted) <= 5 * run["entropy_production_error"]
+        assert (np.abs(np.array(run["integral"]) - 1) <= 5 * np.array(run["integral_error"])).all()
+        assert abs(run["slope"] - 1) <= 5 * run["slope_error"] <= 1
+    assert numbers["wr"]["circulation_p_value"] <= 0.01
+    assert numbers["wor"]["mean_from_landscape_minimum"] < 2e-6 < 2e-5 < numbers["wor"]["mean_from_loss_minimum"]
+
+    for name in ("fit", "laws", "fluctuation_theorem", "currents"):
+        assert is_image(tmp_path / f"nonlinear_regression_{name}.png")
+    steps = {"": 20, "_sgld": 20, "_sgd_wr": 1, "_sgd_wor": 20}
+    for name, steps_per_sample in steps.items():
+        posterior, _ = check_saved_run(tmp_path / f"nonlinear_regression{name}.nc", ["w"])
+        assert posterior.attrs["steps_per_sample"] == steps_per_sample
+
+    monkeypatch.syspath_prepend(EXAMPLES)
+    main = runpy.run_path(str(EXAMPLES / "nonlinear_regression.py"))["main"]
+    for x, y, message in (
+        (None, "1", "x_train.txt"),
+        ("1\ntwo", "1\n2", "line 2: 'two' is not a number"),
+        ("1\n2", "1", "has 2 numbers and y_train.txt 1"),
+        ("1\n" * 25, "1\n" * 25, "25 rows; want a multiple"),
+    ):
+        for axis, text in (("x", x), ("y", y)):
+            if text is not None:
+                (tmp_path / f"{axis}_train.txt").write_text(text)
+        with pytest.raises(SystemExit):
+            main(["--out", str(tmp_path), "--data", str(tmp_path)])
+        assert message in capsys.readouterr().err

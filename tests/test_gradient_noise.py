@@ -9,6 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from jax.tree_util import Partial
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from sgworld_numpyro import (
@@ -55,24 +56,34 @@ def by_name(scheme):
     return type(scheme).__name__
 
 
-def nonlinear(rows=6, batch=2, scale=1.0):
+def wavy(a, b, x, rows):
+    u = a[rows] @ x
+    return jnp.mean(u**2 / 2 + jnp.sin(u + b[rows])) + x @ x / 20
+
+
+def nonlinear(rows=6, batch=2):
     """Rows with gradients, Hessians and third derivatives that are all different."""
     rng = np.random.default_rng(5)
     a, b = jnp.asarray(rng.standard_normal((rows, DIM))), jnp.asarray(rng.standard_normal(rows))
-
-    def estimate(x, chosen):
-        u = a[chosen] @ x
-        return scale * jnp.mean(u**2 / 2 + jnp.sin(u + b[chosen])) + x @ x / 20
-
-    return RowPotential(estimate, rows, batch, DIM)
+    return RowPotential(Partial(wavy, a, b), rows, batch, DIM)
 
 
-def gradients_of(potential, batches, x=X):
-    return np.array(potential.batch_gradients(jnp.asarray(x), jnp.asarray(batches)))
+@jax.jit
+def _gradients(potential, x, batches):
+    return potential.batch_gradients(x, batches)
 
 
-def hessians_of(potential, batches, x=X):
-    return np.array(jax.vmap(lambda rows: jax.hessian(potential.estimate)(jnp.asarray(x), rows))(jnp.asarray(batches)))
+@jax.jit
+def _hessians(potential, x, batches):
+    return jax.vmap(lambda rows: jax.hessian(potential.estimate)(x, rows))(batches)
+
+
+def gradients_of(potential, batches):
+    return np.array(_gradients(potential, X, batches))
+
+
+def hessians_of(potential, batches):
+    return np.array(_hessians(potential, X, batches))
 
 
 def covariance(values):
@@ -129,7 +140,7 @@ def test_a_models_potential_is_the_one_written_by_hand(scheme):
 def test_full_potential_is_the_mean_of_the_rows_and_its_gradient_is_right():
     for potential in (nonlinear(7), row_potential(regression, *regression_data())):
         rows = jnp.arange(potential.num_rows)
-        values = potential.row_values(jnp.asarray(X), rows)
+        values = jax.jit(lambda potential, x: potential.row_values(x, rows))(potential, X)
         assert values.shape == (potential.num_rows,)
         np.testing.assert_allclose(potential.full(X), values.mean(), rtol=1e-13)
         np.testing.assert_allclose(potential.full(X), potential.estimate(jnp.asarray(X), rows), rtol=1e-13)
@@ -146,7 +157,9 @@ def test_sums_in_blocks_miss_nothing(count, block):
 @pytest.mark.parametrize("scheme", SCHEMES, ids=by_name)
 def test_the_length_of_a_block_changes_nothing(scheme, monkeypatch):
     def measures():
-        potential = nonlinear(10, 2)
+        data = nonlinear(10, 2).estimate.args
+        # a function of its own: nothing compiled for blocks of another length serves it
+        potential = RowPotential(Partial(lambda *args: wavy(*args), *data), 10, 2, DIM)
         product = gradient_covariance_product(potential, X, scheme)(X)
         trace = jax.grad(lambda x: total_gradient_variance(potential, x, scheme))(jnp.asarray(X))
         return potential.full(X), potential.gradient(X), gradient_covariance(potential, X, scheme), product, trace
@@ -202,7 +215,7 @@ def all_batches(potential, scheme):
     return np.array(list(combinations(range(rows), batch)))
 
 
-@pytest.mark.parametrize(("rows", "batch"), [(6, 2), (6, 3), (5, 1), (5, 5), (5, 2), (1, 1)])
+@pytest.mark.parametrize(("rows", "batch"), [(6, 2), (5, 5), (5, 2)])
 @pytest.mark.parametrize("scheme", SCHEMES, ids=by_name)
 def test_covariance_over_all_batches(scheme, rows, batch):
     potential = nonlinear(rows, batch)
@@ -221,7 +234,7 @@ def test_covariance_of_sampled_batches(scheme, rows):
     potential, chains = nonlinear(rows, 4), 4000
     plate = potential.plate
     keys = jax.random.split(jax.random.key(0), chains)
-    drawn = jax.vmap(lambda key: scheme.indices(key, jnp.int32(0), scheme.period(plate), plate))(keys)
+    drawn = jax.jit(jax.vmap(lambda key: scheme.indices(key, jnp.int32(0), scheme.period(plate), plate)))(keys)
     gradients = gradients_of(potential, drawn.reshape(-1, drawn.shape[-1])).reshape(chains, -1, DIM)
     off = gradients - np.array(potential.gradient(X))
     each = np.einsum("cti,ctj->cij", off, off) / off.shape[1]
@@ -289,14 +302,10 @@ def test_diffusion_of_a_step(scheme, temperature):
     np.testing.assert_allclose(product(X), expected @ X, rtol=1e-10, atol=1e-15)
 
 
-@pytest.mark.parametrize(
-    ("rows", "batch"), [(4, 1), (4, 2), (5, 1), (6, 1), (6, 2), (6, 3), (6, 6), (3, 1), (2, 1), (8, 2)]
-)
+@pytest.mark.parametrize(("rows", "batch"), [(2, 1), (3, 1), (4, 2), (5, 1), (6, 2), (6, 3), (6, 6)])
 @pytest.mark.parametrize("scheme", RESHUFFLED, ids=by_name)
 def test_diffusion_of_a_period_over_all_orders(scheme, rows, batch):
     """Cov(Σ_{r>s} H_r g_s), enumerated."""
-    if rows > 6 and not isinstance(scheme, BatchReshuffle):
-        pytest.skip("40320 orders")
     potential, h = nonlinear(rows, batch), 0.5
     every = orders(potential, scheme)
     steps = every.shape[1]
@@ -333,7 +342,7 @@ def test_diffusion_of_a_period_is_that_of_the_chain(scheme):
 
 @pytest.mark.parametrize(
     ("scheme", "rows", "batch"),
-    [(BatchReshuffle(), 12, 3), (BatchReshuffle(), 12, 12), (RandomReshuffle(), 7, 1), (SymmetricReshuffle(), 7, 1)],
+    [(BatchReshuffle(), 12, 3), (RandomReshuffle(), 7, 1), (SymmetricReshuffle(), 7, 1)],
     ids=str,
 )
 def test_diffusion_product_where_it_is_exact(scheme, rows, batch):
@@ -348,9 +357,12 @@ def test_diffusion_product_where_it_is_exact(scheme, rows, batch):
 def test_diffusion_product_averages_over_partitions(scheme):
     potential, seeds = nonlinear(12, 3), 200
 
+    @jax.jit
+    def dense(product):
+        return jax.lax.map(product, jnp.eye(DIM))
+
     def matrix(seed):
-        product = diffusion_product(potential, X, scheme, 1.0, temperature=0.0, partitions=2, seed=seed)
-        return jax.jit(lambda f: jax.lax.map(f, jnp.eye(DIM)))(product)
+        return dense(diffusion_product(potential, X, scheme, 1.0, temperature=0.0, partitions=2, seed=seed))
 
     found = np.array([matrix(seed) for seed in range(seeds)])
     error = found.std(0, ddof=1) / seeds**0.5
@@ -361,7 +373,7 @@ def test_diffusion_product_averages_over_partitions(scheme):
 @pytest.mark.parametrize("measure", [diffusion_matrix, diffusion_product])
 def test_what_has_no_diffusion_is_refused(measure):
     for scheme in (Cyclic(), ShuffleOnce()):
-        with pytest.raises(ValueError, match="repeats one order for ever.*use RandomReshuffle"):
+        with pytest.raises(ValueError, match=r"repeats one order for ever.*use RandomReshuffle"):
             measure(nonlinear(), X, scheme, 0.1)
     for scheme in RESHUFFLED:
         with pytest.raises(ValueError, match="batch_size=4 does not divide the 6 rows"):

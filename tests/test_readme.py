@@ -1,4 +1,4 @@
-"""The README's Python blocks run, one after the other, and print what they say."""
+"""The Python blocks of README and docs run, one after the other, and print what they say."""
 
 import re
 from pathlib import Path
@@ -37,3 +37,24 @@ def test_contributing_examples_run():
     mcmc = MCMC(kernel, num_warmup=10, num_samples=10, progress_bar=False)
     mcmc.run(jax.random.key(0), *problem.data)
     assert np.all(np.isfinite(np.asarray(mcmc.get_samples()["mean"])))
+
+
+def test_physics_examples_run(capsys):
+    page = README.with_name("docs") / "physics.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict = {}
+    exec(compile(block, str(page), "exec"), names)
+    measured, exact, theorems = names["measured"], names["exact"], names["theorems"]
+    assert abs(measured.rate - exact.rate) < 5 * measured.rate_error
+    assert measured.rate > 10 * measured.rate_error
+    assert abs(theorems.slope[0] - 1) < 5 * theorems.slope_error[0]
+    assert capsys.readouterr().out.count("±") == 3
+
+
+def test_functions_named_in_docs_exist():
+    from sgworld_numpyro import nonequilibrium
+
+    text = (README.with_name("docs") / "physics.md").read_text(encoding="utf-8")
+    tables = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    for name in re.findall(r"([a-z_]+)\(", tables):
+        assert hasattr(nonequilibrium, name) or name == "labelled", name

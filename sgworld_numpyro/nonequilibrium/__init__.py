@@ -11,6 +11,7 @@ from sgworld_numpyro.nonequilibrium.circulation import (
     circulation,
     probability_current,
 )
+from sgworld_numpyro.nonequilibrium.diffusion import diffusion_matrix, diffusion_product
 from sgworld_numpyro.nonequilibrium.entropy_production import EntropyProduction, entropy_production
 from sgworld_numpyro.nonequilibrium.fisher import RelativeFisherDecomposition, relative_fisher_decomposition
 from sgworld_numpyro.nonequilibrium.fluctuation_theorems import (
@@ -18,9 +19,24 @@ from sgworld_numpyro.nonequilibrium.fluctuation_theorems import (
     SigmaHistogram,
     fluctuation_theorems,
 )
+from sgworld_numpyro.nonequilibrium.gradient_noise import (
+    gradient_covariance,
+    gradient_covariance_product,
+    total_gradient_variance,
+)
+from sgworld_numpyro.nonequilibrium.landscape import (
+    effective_gradient,
+    effective_potential,
+    hessian,
+    hessian_product,
+    landscape_minimum,
+    laplacian,
+    potential_minimum,
+)
 from sgworld_numpyro.nonequilibrium.linear_dynamics import LinearDynamics, fit_linear_dynamics, linear_dynamics
 from sgworld_numpyro.nonequilibrium.moments import LaggedMoments, lagged_moments
 from sgworld_numpyro.nonequilibrium.projections import Projection, principal_components, random_projection
+from sgworld_numpyro.nonequilibrium.row_potential import RowPotential, row_potential
 from sgworld_numpyro.nonequilibrium.uncertainty import UncertaintyRelation, uncertainty_relation
 
 __all__ = [
@@ -34,18 +50,32 @@ __all__ = [
     "ProbabilityCurrent",
     "Projection",
     "RelativeFisherDecomposition",
+    "RowPotential",
     "SigmaHistogram",
     "UncertaintyRelation",
     "check_assumptions",
     "circulation",
+    "diffusion_matrix",
+    "diffusion_product",
+    "effective_gradient",
+    "effective_potential",
     "entropy_production",
     "fit_linear_dynamics",
     "fluctuation_theorems",
+    "gradient_covariance",
+    "gradient_covariance_product",
+    "hessian",
+    "hessian_product",
     "lagged_moments",
+    "landscape_minimum",
+    "laplacian",
     "linear_dynamics",
+    "potential_minimum",
     "principal_components",
     "probability_current",
     "random_projection",
     "relative_fisher_decomposition",
+    "row_potential",
+    "total_gradient_variance",
     "uncertainty_relation",
 ]

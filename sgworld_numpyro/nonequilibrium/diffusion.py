@@ -98,13 +98,15 @@ def diffusion_product(
     partitions: int = 16,
     seed: int = 0,
 ) -> Callable[[Float[Array, "dim"]], Float[Array, "dim"]]:
-    """v ↦ D v without D: gradients and Hessian-vector products only. A pytree, as ``gradient_covariance_product``.
+    """Multiply by D without having it, by gradients and Hessian-vector products alone.
 
-    For ``RandomReshuffle`` the κ term, the largest by a factor of about N |H|²/|δH|², is exact; the mean over
-    partitions is estimated from some random ones, with relative standard error of about 1/√partitions in what is
-    left, which has at most R·partitions directions. That is all there is for ``SymmetricReshuffle``. Exact for
-    ``BatchReshuffle``, which has one partition, and if B = 1. A product costs about three passes of
-    Hessian-vector products for each partition, and memory 2 R d.
+    What is returned is a pytree, as ``gradient_covariance_product``'s.
+
+    For ``RandomReshuffle`` the κ term, the largest by a factor of about N |H|²/|δH|², is exact. What is left, and
+    all that there is for ``SymmetricReshuffle``, is a mean or covariance over partitions, estimated from some random
+    ones with a relative standard error of about √(2/partitions). ``BatchReshuffle`` has one partition, and all is
+    exact; so it is if B = 1. A product costs about three passes of Hessian-vector products for each partition, and
+    memory 3 R d.
 
     Args:
         potential: the model.

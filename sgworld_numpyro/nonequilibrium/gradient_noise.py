@@ -10,6 +10,7 @@ the R batches, with φ = 1.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -56,12 +57,15 @@ def noise_units(scheme: SubsamplingScheme, plate: Plate) -> NoiseUnits:
     Raises:
         ValueError: if the scheme is not one of this package's.
     """
-    if isinstance(scheme, BatchReshuffle):
-        return NoiseUnits(scheme.layout(plate).reshape(-1, plate.batch_size), 1.0)
-    if isinstance(scheme, Cyclic):
-        # a fixed order, for which any key will do
-        return NoiseUnits(scheme.indices(jax.random.key(0), jnp.int32(0), stream_period(plate), plate), 1.0)
+    if isinstance(scheme, BatchReshuffle | Cyclic):
+        return NoiseUnits(_fixed_batches(scheme, plate), 1.0)
     return NoiseUnits(jnp.arange(plate.size, dtype=jnp.int32)[:, None], _factor(scheme, plate))
+
+
+@partial(jax.jit, static_argnames=("scheme", "plate"))
+def _fixed_batches(scheme, plate):
+    # the same in any order, and so with any key
+    return scheme.indices(jax.random.key(0), jnp.int32(0), stream_period(plate), plate)
 
 
 def _factor(scheme, plate):
@@ -112,7 +116,7 @@ def gradient_covariance(
 def gradient_covariance_product(
     potential: RowPotential, x: Float[Array, "dim"], scheme: SubsamplingScheme
 ) -> Callable[[Float[Array, "dim"]], Float[Array, "dim"]]:
-    """v ↦ V v without V: (φ/n) Gᵀ(G v - g·v), where the rows of G are the gradients of the n units.
+    """Multiply by V without having it: v ↦ (φ/n) Gᵀ(G v - g·v), where the rows of G are the gradients of the n units.
 
     One product is one pass over the rows, at the cost of about one and a half full gradients. What is returned
     is a pytree with the data and the position among its leaves: ``jax.jit(lambda product, v: product(v))`` takes
@@ -136,7 +140,7 @@ def gradient_covariance_product(
 def total_gradient_variance(
     potential: RowPotential, x: Float[Array, "dim"], scheme: SubsamplingScheme
 ) -> Float[Array, ""]:
-    """tr V = E|g_b - g|², differentiable in x.
+    """The trace of V, E|g_b - g|², differentiable in x.
 
     Args:
         potential: the model.

@@ -35,7 +35,7 @@ def hessian(potential: RowPotential, x: Float[Array, "dim"]) -> Float[Array, "di
 def hessian_product(
     potential: RowPotential, x: Float[Array, "dim"]
 ) -> Callable[[Float[Array, "dim"]], Float[Array, "dim"]]:
-    """v ↦ ∇²U(x) v, in blocks of rows. A pytree, as ``gradient_covariance_product``."""
+    """Multiply by ∇²U(x), in blocks of rows. A pytree, as ``gradient_covariance_product``."""
     return Partial(_hessian_product, potential, jnp.asarray(x))
 
 
@@ -236,7 +236,7 @@ def _hessian_product(potential, x, v):
 
 def _minimum(potential, gradient, x, tolerance):
     x = jnp.asarray(x)
-    force, distance = gradient(x), jnp.inf
+    force, distance = gradient(x), jnp.asarray(jnp.inf)
     for _ in range(MAX_STEPS):
         curvatures, vectors = jnp.linalg.eigh(hessian(potential, x))
         curvatures = jnp.abs(curvatures)  # where the potential is not convex, downhill all the same

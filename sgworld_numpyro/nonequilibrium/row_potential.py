@@ -132,6 +132,8 @@ def sum_over_blocks(function: Callable[[Array], Any], count: int, block: int) ->
         block: how many at once.
     """
     block = max(1, min(block, count))
+    if block == count:
+        return function(jnp.arange(count, dtype=jnp.int32))
     blocks, rest = divmod(count, block)
     function = jax.checkpoint(function, prevent_cse=False)
     first = jnp.arange(block, dtype=jnp.int32)

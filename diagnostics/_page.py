@@ -1,0 +1,91 @@
+"""One self-contained HTML page of all verdicts on a run."""
+
+import base64
+import html
+import io
+from typing import NamedTuple
+
+from diagnostics._common import Verdict, question
+
+ANSWERS = {True: ("yes", "#009E73"), False: ("no", "#D55E00"), None: ("–", "#777")}
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
+h1, h2 { line-height: 1.25; } a { color: inherit; }
+table { border-collapse: collapse; width: 100%; }
+td, th { text-align: left; vertical-align: top; padding: .45rem .8rem .45rem 0; border-top: 1px solid #ddd; }
+td:nth-child(2) { font-weight: 600; white-space: nowrap; }
+pre { background: #f6f6f6; padding: .8rem 1rem; overflow-x: auto; font-size: .85rem; line-height: 1.4; }
+img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
+.run, .note { color: #555; }
+"""
+
+
+class Section(NamedTuple):
+    """A question, its verdict, and its figure as PNG, None where there is none."""
+
+    module: object
+    verdict: Verdict
+    figure: bytes | None
+
+
+def figure_of(module, run, verdict):
+    """The module's figure as PNG, None where there is nothing to draw."""
+    if len(verdict.numbers) < 2:
+        return None
+    picture = io.BytesIO()
+    module.draw(run, verdict, picture)
+    return picture.getvalue()
+
+
+def page(title, run, sections):
+    """The page's text."""
+    summary = "\n".join(_row(section) for section in sections)
+    details = "\n".join(_details(section) for section in sections)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}: diagnostics</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>{html.escape(title)}</h1>
+<p class="run">{html.escape(run)}</p>
+<table>
+<tr><th>question</th><th>answer</th><th>verdict</th></tr>
+{summary}
+</table>
+{details}
+</body>
+</html>
+"""
+
+
+def _name(section):
+    return section.module.__name__.rpartition(".")[2]
+
+
+def _title(section):
+    first = question(section.module)
+    return html.escape(first[: first.index("?") + 1])
+
+
+def _row(section):
+    word, colour = ANSWERS[section.verdict.holds]
+    sentence = html.escape(section.verdict.sentence)
+    link = f'<a href="#{_name(section)}">{_title(section)}</a>'
+    return f'<tr><td>{link}</td><td style="color: {colour}">{word}</td><td>{sentence}</td></tr>'
+
+
+def _details(section):
+    verdict = section.verdict
+    parts = [f'<h2 id="{_name(section)}">{_title(section)}</h2>', f"<p>{html.escape(verdict.sentence)}</p>"]
+    if len(verdict.numbers) > 1:
+        parts.append(f"<pre>{html.escape(section.module.table(verdict))}</pre>")
+    parts += [f'<p class="note">{html.escape(note)}</p>' for note in verdict.numbers.get("notes", [])]
+    if section.figure is not None:
+        data = base64.b64encode(section.figure).decode()
+        parts.append(f'<img alt="{_title(section)}" src="data:image/png;base64,{data}">')
+    return "\n".join(parts)
