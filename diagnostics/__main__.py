@@ -4,7 +4,8 @@ import importlib
 import sys
 
 from diagnostics import QUESTIONS
-from diagnostics._common import Verdict, answer, as_run, described, fail, load, parse, question, report, write_json
+from diagnostics._command import answer, described, fail, parse, question, report, write_json
+from diagnostics._common import Verdict, as_run, load
 from diagnostics._page import Section, figure_of, page
 
 USAGE = """usage: python -m diagnostics QUESTION RUN [options]
@@ -51,6 +52,8 @@ def ask_all(argv):
         write_json(options.json, {"run": str(options.run), **verdicts})
     except (ValueError, OSError) as error:
         return fail(error)
+    except ModuleNotFoundError as error:
+        return fail(f"{error}; figures want the package's extra: pip install 'sgworld_numpyro[examples]'")
     print(f"\nPage: {path}")
     return 0
 

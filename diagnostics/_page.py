@@ -5,7 +5,8 @@ import html
 import io
 from typing import NamedTuple
 
-from diagnostics._common import Verdict, question
+from diagnostics._command import question
+from diagnostics._common import Verdict
 
 ANSWERS = {True: ("yes", "#009E73"), False: ("no", "#D55E00"), None: ("–", "#777")}
 STYLE = """

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from diagnostics import _common
+from diagnostics import _command
 from diagnostics._common import BLUE, GREEN, ORANGE, Verdict, as_run, columns, few_coordinates
 from diagnostics._estimates import blocks_of
 from sgworld_numpyro.nonequilibrium import fluctuation_theorems, labelled
@@ -145,7 +145,7 @@ def draw(data, verdict, path):
 
 
 def main(argv=None):
-    return _common.main(sys.modules[__name__], argv)
+    return _command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from diagnostics import _common
+from diagnostics import _command
 from diagnostics._common import BLUE, GREY, ORANGE, Verdict, as_run, columns, few_coordinates
 from diagnostics._estimates import blocks_of
 from sgworld_numpyro.nonequilibrium import labelled
@@ -136,7 +136,7 @@ def draw(data, verdict, path):
         prominence = [abs(entry["z"]) for entry in shown]
         labels = [" → ".join(e["plane"] if e["area"] > 0 else e["plane"][::-1]) for e in shown]
         right.barh(np.arange(len(shown)), prominence, color=BLUE, height=0.7)
-        right.axvspan(0, 2, color=GREY, alpha=0.15, lw=0)
+        right.axvspan(0, 2, color=GREY, alpha=0.15, lw=0, zorder=0)
         right.set(yticks=np.arange(len(shown)), yticklabels=labels, xlabel="area a draw, in sds of the null")
         right.tick_params(axis="y", length=0, labelsize=8)
         right.spines[["top", "right", "left"]].set_visible(False)
@@ -157,7 +157,7 @@ def _draw_one(values, name, path):
 
 
 def main(argv=None):
-    return _common.main(sys.modules[__name__], argv)
+    return _command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

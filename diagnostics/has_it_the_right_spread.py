@@ -9,7 +9,7 @@ import sys
 import numpy as np
 from scipy.stats import norm
 
-from diagnostics import _common
+from diagnostics import _command
 from diagnostics._common import BLUE, CannotTell, Verdict, as_run, columns, stored, worst_first
 from diagnostics._estimates import MIN_BLOCKS, spread
 
@@ -159,7 +159,7 @@ def _contours(axes, mean, covariance, label, **style):
 
 
 def main(argv=None):
-    return _common.main(sys.modules[__name__], argv)
+    return _command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

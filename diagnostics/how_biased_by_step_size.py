@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from diagnostics import _common
+from diagnostics import _command
 from diagnostics._common import BLUE, ORANGE, CannotTell, Verdict, as_run, columns, stored
 from diagnostics._estimates import spread
 from sgworld_numpyro.linear_gaussian import INTEGRATORS, SCHEMES, gaussian_mean, stationary_moments
@@ -94,7 +94,7 @@ def _rates(run, covariance, notes):
 
 
 def _theory(run, seed):
-    """The relative error of the variance in one dimension, as a function of R h λ, of the run's scheme and of SGLD's."""
+    """The relative error of the variance in one dimension as a function of R h λ, with the run's scheme and SGLD's."""
     attrs = run.attrs
     scheme, integrator = str(attrs["scheme"]), str(attrs["integrator"])
     if scheme not in SCHEMES or integrator not in INTEGRATORS:
@@ -204,7 +204,7 @@ def draw(data, verdict, path):
 
 
 def main(argv=None):
-    return _common.main(sys.modules[__name__], argv)
+    return _command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

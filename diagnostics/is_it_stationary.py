@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import chi2, norm, t
 
-from diagnostics import _common
+from diagnostics import _command
 from diagnostics._common import BLUE, ORANGE, Verdict, as_run, columns, worst_first
 from diagnostics._estimates import autocorrelation_time, relaxation_time
 
@@ -65,9 +65,7 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     elif enough:
         holds, sentence = True, f"stationary as far as can be seen: {size}, no drift"
     else:
-        longer = max(
-            MIN_ESS / ess.min(), (allowed.max() ** 2 - 1) / (BLIND**2 - 1), MIN_MEMORIES * tau.max() / half
-        )
+        longer = max(MIN_ESS / ess.min(), (allowed.max() ** 2 - 1) / (BLIND**2 - 1), MIN_MEMORIES * tau.max() / half)
         wanted = f"want an ESS of {MIN_ESS} and longer chains: run about {max(2, int(np.ceil(longer)))} times longer"
         if (abs(drift) > beyond).any():
             seen = "it drifts or relaxes as slowly as the run is long"
@@ -149,7 +147,7 @@ def draw(data, verdict, path):
 
 
 def main(argv=None):
-    return _common.main(sys.modules[__name__], argv)
+    return _command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import arviz as az
 import numpy as np
 import xarray as xr
 
-from diagnostics import _common
+from diagnostics import _command
 from diagnostics._common import BLUE, Verdict, as_run, columns, worst_first
 
 MAX_MEASURED, MAX_BARS = 500, 31
@@ -57,13 +57,13 @@ def _gradients(run, draws, notes):
     """Gradients and passes over the data, None where the run does not tell, and what a gradient is."""
     attrs, steps_taken = run.attrs, next((run.stats[n] for n in ("n_steps", "num_steps") if n in run.stats), None)
     if steps_taken is not None:
-        notes.append("Gradients are those of all rows, a leapfrog step each; warm-up is not in the file and not counted.")
+        notes.append("Gradients are of all rows, one a leapfrog step; warm-up is not in the file and not counted.")
         gradients = int(steps_taken.sum())
         return gradients, float(gradients), "full"
     if "steps_per_sample" not in attrs:
         notes.append(
-            "To count gradients, posterior.attrs wants steps_per_sample, batch_size and num_rows (save_run stores them), "
-            'or a run of NUTS extra_fields=("num_steps",).'
+            "To count gradients, posterior.attrs wants steps_per_sample, batch_size and num_rows, as save_run stores; "
+            'a run of NUTS, extra_fields=("num_steps",).'
         )
         return None, None, ""
     chains = run.x.sizes["chain"]
@@ -84,9 +84,10 @@ def _gradients(run, draws, notes):
 def table(verdict):
     n = verdict.numbers
     order, rest = worst_first(-n["ess_bulk"], n["coordinates"])
-    per = [("1000 gradients", n["gradients"] and n["gradients"] / 1000), ("pass", n["passes"]), ("second", n["seconds"])]
+    thousands = n["gradients"] and n["gradients"] / 1000
+    per = [("per 1000 gradients", thousands), ("per pass", n["passes"]), ("per second", n["seconds"])]
     per = [(name, size) for name, size in per if size]
-    header = ("coordinate", "bulk ESS", *(f"a {name}" if name != "1000 gradients" else name for name, _ in per))
+    header = ("coordinate", "bulk ESS", *(name for name, _ in per))
     rows = [
         (n["coordinates"][i], f"{n['ess_bulk'][i]:.0f}", *(f"{n['ess_bulk'][i] / size:.3g}" for _, size in per))
         for i in order
@@ -125,7 +126,7 @@ def draw(data, verdict, path):
 
 
 def main(argv=None):
-    return _common.main(sys.modules[__name__], argv)
+    return _command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

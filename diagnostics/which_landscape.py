@@ -9,9 +9,9 @@ import sys
 import numpy as np
 from scipy.stats import norm
 
-from diagnostics import _common
+from diagnostics import _command
 from diagnostics._common import BLUE, GREEN, ORANGE, CannotTell, Verdict, as_run, columns, stored
-from diagnostics._estimates import blocks_of, noise_of, spread
+from diagnostics._estimates import autocorrelation_time, blocks_of, noise_of, spread
 from sgworld_numpyro.nonequilibrium.moments import jackknife, lagged_moments
 
 BEYOND_CHANCE = 3  # standard errors
@@ -61,8 +61,10 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
             faults = [where] * bool(shifted) + [widths] * bool(off.any())
             return Verdict(False, f"not the posterior's ({expected['source']}): {'; '.join(faults)}", numbers)
         if not precise:
-            return Verdict(None, f"cannot tell: the run is short, nothing beyond its errors; {widths}", numbers)
-        return Verdict(True, f"the posterior's ({expected['source']}): {widths}, and the mean is at its centre", numbers)
+            largest = f"errors of up to {100 * ratio_error.max():.0f} % of the variance along an axis"
+            return Verdict(None, f"cannot tell: nothing beyond the errors, but {largest} remain", numbers)
+        sentence = f"the posterior's ({expected['source']}): {widths}, and the mean is at its centre"
+        return Verdict(True, sentence, numbers)
 
     place = _between(run.x.values, landscape)
     numbers |= place
@@ -166,7 +168,8 @@ def draw(data, verdict, path):
     values, axes = _principal_axes(expected["covariance"])
     sd, dim = np.sqrt(values), len(values)
     chosen = list(range(dim)) if dim <= MAX_AXES else [*range(MAX_AXES - 1), dim - 1]
-    flat = (run.x.values.reshape(-1, dim) - expected["mean"]) @ axes.T / sd
+    along = (run.x.values - expected["mean"]) @ axes.T / sd
+    tau, flat = autocorrelation_time(along), along.reshape(-1, dim)
     figure = Figure(figsize=(max(5.2, 3.5 * len(chosen)), 4.6), layout="constrained")
     panels = figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
     for panel, k in zip(panels, chosen, strict=True):
@@ -176,26 +179,25 @@ def draw(data, verdict, path):
         enough = counts >= MIN_COUNT
         centres, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
         height = -np.log(counts[enough] / len(u) / width) - np.log(2 * np.pi) / 2
-        panel.errorbar(
-            centres[enough], height, 1 / np.sqrt(counts[enough]), fmt="o", ms=4, lw=1, color=BLUE, label="draws"
-        )
+        error = np.sqrt(np.maximum(tau[k], 1) / counts[enough])
+        panel.errorbar(centres[enough], height, error, fmt="o", ms=4, lw=1, color=BLUE, label="draws")
         grid = np.linspace(-reach, reach, 200)
         curve = -norm.logpdf(grid) - np.log(2 * np.pi) / 2
         panel.plot(grid, curve, "k", lw=1.1, ls=(0, (4, 4)), label=f"quadratic ({expected['source']})")
         if landscape is not None:
             loss = (landscape["loss_minimum"] - expected["mean"]) @ axes[k] / sd[k]
-            panel.axvline(loss, color=ORANGE, lw=1.2, label="minimum of U")
+            panel.axvline(loss, color=ORANGE, lw=3, alpha=0.6, label="minimum of U")  # seen under the other
             panel.axvline(0, color=GREEN, lw=1.2, label="effective minimum")
         panel.set(xlabel=f"axis {k + 1} of {dim}, in its sds ({sd[k]:.2g})", ylim=(-0.7, 6))
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("−ln p, from the quadratic's minimum, nats")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=4)
+    figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=4 if len(chosen) > 2 else 2)
     figure.savefig(path, dpi=150)
 
 
 def main(argv=None):
-    return _common.main(sys.modules[__name__], argv)
+    return _command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

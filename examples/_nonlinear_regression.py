@@ -21,6 +21,7 @@ from sgworld_numpyro.nonequilibrium.moments import LaggedMoments
 from sgworld_numpyro.nonequilibrium.row_potential import RowPotential
 
 BATCH_SIZE = 10
+LEARNING_RATE = 1e-7
 NOISE_SCALE = 0.1
 REGULARISATION = 0.001
 DIM = 7
@@ -219,8 +220,8 @@ def predict(potential: RowPotential, minimum, scheme, step_size) -> Prediction:
 class Simulation:
     """Chains of a kernel, every draw of them, in chunks (chain, draw, dim) that fit the memory.
 
-    Iterating again starts again from the same state: the draws are the same, to the bit. A chunk begins with the last
-    draw of the one before, so that no transition is left out. While a chunk is measured the next one is computed.
+    A chunk begins with the last draw of the one before, so that no transition is left out. While a chunk is measured
+    the next one is computed.
     """
 
     def __init__(self, kernel, data, start, key, draws, thinning):

@@ -109,14 +109,15 @@ def currents(path, panels):
 
     Args:
         path: the file.
-        panels: title, ``ProbabilityCurrent`` and number of the group whose arrows share a scale.
+        panels: title, ``ProbabilityCurrent`` and the group whose arrows share a scale.
     """
     figure, all_axes = plt.subplots(1, len(panels), figsize=(3.7 * len(panels), 4.1), sharey=True, layout="constrained")
     colors = {"plain SGD": GREEN, "SGLD": ORANGE, "SGWORLD": BLUE}
     for axes, (title, current, group) in zip(all_axes, panels, strict=True):
-        strongest = max(_longest(other) for _, other, number in panels if number == group)
+        strongest = max(_longest(other) for _, other, another in panels if another == group)
         x, y = current.x, current.y
-        axes.contourf(x, y, current.density.T, levels=8, cmap="Greys", alpha=0.35)
+        density = current.density / current.density.max()
+        axes.contourf(x, y, density.T, levels=np.linspace(0.03, 1, 9), cmap="Greys", alpha=0.35)
         shown = _frequented(current)
         where_x, where_y = np.meshgrid(x, y, indexing="ij")
         arrows = current.current[:, shown] * (1.9 * (x[1] - x[0]) / strongest)

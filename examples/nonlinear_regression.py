@@ -21,7 +21,6 @@ import json
 import operator
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -30,11 +29,11 @@ from _common import parse, save_run, write_json
 from _nonlinear_regression import (
     BATCH_SIZE,
     DIM,
+    LEARNING_RATE,
     Prediction,
     Simulation,
     area_rate,
     global_minimum,
-    in_basis,
     joined_by_chain,
     linear_theory,
     model,
@@ -45,21 +44,18 @@ from _nonlinear_regression import (
     rate_of,
     read_data,
 )
+from _nonlinear_regression_report import measure, numbers_of, print_measures, print_posterior
 from numpyro.infer import MCMC
 
 from sgworld_numpyro import SGD, SGLD, SGWORLD, RandomReshuffle, WithReplacement
 from sgworld_numpyro.datasets import gaussian_bump
-from sgworld_numpyro.nonequilibrium.circulation import Circulation, circulation, probability_current
-from sgworld_numpyro.nonequilibrium.entropy_production import EntropyProduction, entropy_production
-from sgworld_numpyro.nonequilibrium.fluctuation_theorems import FluctuationTheorems, fluctuation_theorems
+from sgworld_numpyro.nonequilibrium.circulation import circulation, probability_current
+from sgworld_numpyro.nonequilibrium.entropy_production import entropy_production
 from sgworld_numpyro.nonequilibrium.landscape import hessian
-from sgworld_numpyro.nonequilibrium.linear_dynamics import LinearDynamics, fit_linear_dynamics
-from sgworld_numpyro.nonequilibrium.moments import LaggedMoments, lagged_moments
+from sgworld_numpyro.nonequilibrium.moments import lagged_moments
 from sgworld_numpyro.nonequilibrium.row_potential import row_potential
 
-LEARNING_RATE = 1e-7
-MIN_STEPS = 2e6  # with fewer the slowest direction is not seen to come back
-LENGTHS = (1, 2, 3, 10, 100)
+MIN_STEPS = 4e6  # with fewer the slowest direction is not seen to come back
 WR_CHAINS, WOR_CHAINS = 256, 16
 RELAXATIONS = 10  # from the minimum of L, in relaxation times of the slowest direction
 THINNING = 50  # draws that are kept for the figures: that of the WR run would fill the memory
@@ -73,16 +69,6 @@ SAVED = {
     "SGLD": "nonlinear_regression_sgld.nc",
     "SGWORLD": "nonlinear_regression.nc",
 }
-
-
-class Measurement(NamedTuple):
-    """What is measured of plain SGD; ``along`` is the fit in the coordinates of the Hessian's eigenvectors."""
-
-    fit: LinearDynamics
-    along: LinearDynamics
-    circulation: Circulation
-    entropy: EntropyProduction
-    theorems: FluctuationTheorems
 
 
 def options_of(argv):
@@ -99,7 +85,7 @@ def options_of(argv):
     )
     if own.steps is not None and not own.steps >= MIN_STEPS:
         parser.error(f"--steps {own.steps:g}: want {MIN_STEPS:.0e} or more, and 1e8 for errors of 1 %")
-    options.steps = own.steps or (3e6 if options.quick else 1e8)
+    options.steps = own.steps or (4e6 if options.quick else 1.2e8)
     try:
         options.data = read_data(own.data) if own.data else gaussian_bump(seed=options.seed)
     except ValueError as error:
@@ -108,19 +94,17 @@ def options_of(argv):
 
 
 def run_with_replacement(prediction: Prediction, data, steps, rng, key):
-    """SGD recorded at every step, twice: the measures need the dynamics that the first pass fits."""
+    """SGD recorded at every step, from the predicted stationary law."""
     dynamics = prediction.dynamics
     start = rng.multivariate_normal(dynamics.mean, dynamics.covariance, WR_CHAINS)
     run = Simulation(SGD(model, LEARNING_RATE, steps_per_sample=1), data, start, key, steps, thinning=THINNING)
-    moments = functools.reduce(joined_by_chain, (lagged_moments(x, blocks=len(x), origin=dynamics.mean) for x in run))
-    fit = fit_linear_dynamics(moments)
-    sigma = np.empty((WR_CHAINS, run.chunks * run.length))
-    thinned, window = [], None
-    for chunk, x in enumerate(run):
-        sigma[:, chunk * run.length : (chunk + 1) * run.length] = entropy_production(x, dynamics=fit).sigma
+    parts, sigma, thinned, window = [], [], [], None
+    for x in run:
+        parts.append(lagged_moments(x, blocks=len(x), origin=dynamics.mean))
+        sigma.append(sigma_of(x, prediction))
         thinned.append(x[:, THINNING::THINNING])
         window = x[: WINDOW[0], 1 : WINDOW[1] + 1]
-    measured = measure(moments, fit, sigma, prediction)
+    measured = measure(functools.reduce(joined_by_chain, parts), np.concatenate(sigma, 1), prediction)
     information = {"chain_steps": run.draws, "steps_per_second": run.draws_per_second}
     return measured, np.concatenate(thinned, 1), window, information
 
@@ -137,36 +121,28 @@ def run_without_replacement(prediction: Prediction, data, steps, key):
     relaxation = Simulation(fast, data, start, relaxing, chains * relaxing_steps / (100 * batches), thinning=1)
     for x in relaxation:
         start = x[:, -1]
-    run = Simulation(wor_kernel(), data, start, recorded, steps / batches, thinning=1)
-    draws = list(run)
-    origin = prediction.dynamics.mean
-    moments = functools.reduce(
-        operator.add, (lagged_moments(x, blocks=64 // len(draws) + 1, origin=origin) for x in draws)
-    )
-    fit = fit_linear_dynamics(moments)
-    sigma = np.concatenate([entropy_production(x, dynamics=fit).sigma for x in draws], axis=1)
-    measured = measure(moments, fit, sigma, prediction)
+    kernel = SGD(model, LEARNING_RATE, subsampling=RandomReshuffle())
+    run = Simulation(kernel, data, start, recorded, steps / batches, thinning=1)
+    parts, sigma, draws = [], [], []
+    for x in run:
+        parts.append(lagged_moments(x, blocks=64 // run.chunks + 1, origin=prediction.dynamics.mean))
+        sigma.append(sigma_of(x, prediction))
+        draws.append(x[:, 1:])
+    measured = measure(functools.reduce(operator.add, parts), np.concatenate(sigma, 1), prediction)
     information = {
         "chain_steps": run.draws * batches,
         "steps_per_second": run.draws_per_second * batches,
         "relaxation_steps": relaxation.draws * 100 * batches // chains,
     }
-    return measured, np.concatenate([x[:, 1:] for x in draws], 1), information
+    return measured, np.concatenate(draws, 1), information
 
 
-def wor_kernel():
-    """Plain SGD recorded at the ends of epochs."""
-    return SGD(model, LEARNING_RATE, subsampling=RandomReshuffle())
+def sigma_of(x, prediction):
+    """Entropy production of every transition, as the predicted dynamics have it.
 
-
-def measure(moments: LaggedMoments, fit, sigma, prediction) -> Measurement:
-    return Measurement(
-        fit,
-        fit_linear_dynamics(in_basis(moments, prediction.directions)),
-        circulation(moments),
-        entropy_production(moments),
-        fluctuation_theorems(sigma, LENGTHS),
-    )
+    A fit to the same draws would make mean and variance of σ agree with the theorems whatever the chain does.
+    """
+    return entropy_production(x, dynamics=prediction.dynamics).sigma.astype(np.float32)
 
 
 def save_draws(path, draws, scheme, prediction, num_rows, steps_per_sample):
@@ -258,118 +234,6 @@ def in_home_mode(draws, mode, covariance):
     return draws[stayed], int((~stayed).sum())
 
 
-def relative(a, b):
-    return float(np.linalg.norm(np.subtract(a, b)) / np.linalg.norm(b))
-
-
-def numbers_of(measured: Measurement, prediction: Prediction, information):
-    """Every number of a run of plain SGD, with standard errors."""
-    fit, dynamics, theorems = measured.fit, prediction.dynamics, measured.theorems
-    first = {"lengths": list(LENGTHS[:3])}
-    for name in ("integral", "integral_error"):
-        first[name] = [None if np.isnan(value) else float(value) for value in getattr(theorems, name)[:3]]
-    along = {name: getattr(measured.along, name) for name in ("mean", "mean_error")}
-    return {
-        "mean": fit.mean.tolist(),
-        "mean_error": fit.mean_error.tolist(),
-        "mean_predicted": dynamics.mean.tolist(),
-        "loss_minimum": prediction.loss_minimum.tolist(),
-        "landscape_minimum": prediction.landscape_minimum.tolist(),
-        "mean_from_loss_minimum": relative(fit.mean, prediction.loss_minimum),
-        "mean_from_landscape_minimum": relative(fit.mean, prediction.landscape_minimum),
-        "mean_from_landscape_minimum_error": float(
-            np.linalg.norm(along["mean_error"]) / np.linalg.norm(prediction.landscape_minimum)
-        ),
-        "mean_z": ((along["mean"] - prediction.directions.T @ dynamics.mean) / along["mean_error"]).tolist(),
-        "hessian_eigenvalues": prediction.curvatures.tolist(),
-        "covariance": fit.covariance.tolist(),
-        "covariance_error": fit.covariance_error.tolist(),
-        "covariance_predicted": dynamics.covariance.tolist(),
-        "covariance_difference": relative(fit.covariance, dynamics.covariance),
-        "noise": fit.Q.tolist(),
-        "noise_error": fit.Q_error.tolist(),
-        "noise_predicted": dynamics.Q.tolist(),
-        "noise_difference": relative(fit.Q, dynamics.Q),
-        "circulation": measured.circulation.matrix.tolist(),
-        "circulation_error": measured.circulation.error.tolist(),
-        "circulation_predicted": prediction.circulation.tolist(),
-        "circulation_p_value": measured.circulation.p_value,
-        "entropy_production": measured.entropy.rate,
-        "entropy_production_error": measured.entropy.rate_error,
-        "entropy_production_predicted": prediction.entropy_production,
-        "entropy_production_p_value": measured.entropy.p_value,
-        **first,
-        "slope": float(theorems.slope[0]),
-        "slope_error": float(theorems.slope_error[0]),
-        **information,
-    }
-
-
-def print_directions(measured: Measurement, prediction: Prediction):
-    """Mean, spread and noise along the eigenvectors of the Hessian, where each has its own relaxation time."""
-    basis, along = prediction.directions, measured.along
-    expected = prediction.dynamics
-
-    def of(matrix):
-        return np.diag(basis.T @ matrix @ basis)
-
-    sd, shift = np.sqrt(of(expected.covariance)), basis.T @ (expected.mean - prediction.loss_minimum)
-    moved = along.mean - basis.T @ prediction.loss_minimum
-    print(f"{'curvature':>10}{'relaxes in':>12}{'mean − min L, in predicted sds':>34}{'variance':>18}{'noise':>18}")
-    print(f"{'λ':>10}{'1/(ηλ)':>12}{'measured':>21}{'predicted':>13}{'/ predicted':>18}{'/ predicted':>18}")
-    for i, curvature in enumerate(prediction.curvatures):
-        variance, noise = of(expected.covariance)[i], of(expected.Q)[i]
-        print(
-            f"{curvature:10.5g}{1 / (LEARNING_RATE * curvature):12.0f}"
-            f"{moved[i] / sd[i]:+13.3f} ± {along.mean_error[i] / sd[i]:.3f}{shift[i] / sd[i]:+13.3f}"
-            f"{along.covariance[i, i] / variance:10.3f} ± {along.covariance_error[i, i] / variance:.3f}"
-            f"{along.Q[i, i] / noise:10.4f} ± {along.Q_error[i, i] / noise:.4f}"
-        )
-
-
-def print_measures(name, numbers, measured: Measurement, prediction: Prediction, unit):
-    plane = plane_of_currents(prediction.dynamics)
-    weight = plane @ np.array([[0, 1], [-1, 0]]) @ plane.T
-    area, expected = (0.5 * np.sum(c * weight) for c in (measured.circulation.matrix, prediction.circulation))
-    print(f"\n{name}")
-    print_directions(measured, prediction)
-    print(
-        f"  mean: {numbers['mean_from_loss_minimum']:.2e} of |w| from the minimum of L, "
-        f"{numbers['mean_from_landscape_minimum']:.1e} ± {numbers['mean_from_landscape_minimum_error']:.0e} "
-        f"from that of the effective landscape\n"
-        f"  covariance and noise: relative difference from the predicted matrices "
-        f"{100 * numbers['covariance_difference']:.1f} % and {100 * numbers['noise_difference']:.2f} %\n"
-        f"  circulation in the plane of most, in sds² a {unit}: {area:.3e}, predicted {expected:.3e}, "
-        f"p = {numbers['circulation_p_value']:.3f} for none\n"
-        f"  entropy production, nats a {unit}: ({numbers['entropy_production']:.4e} ± "
-        f"{numbers['entropy_production_error']:.1e}), predicted {numbers['entropy_production_predicted']:.4e}"
-    )
-    theorems = measured.theorems
-    print(f"  {unit + 's':>8}{'integral theorem − 1':>28}{'slope of the detailed one':>30}")
-    for i, length in enumerate(theorems.lengths):
-        print(
-            f"  {length:8d}{theorems.integral[i] - 1:+16.1e} ± {theorems.integral_error[i]:.1e}"
-            f"{theorems.slope[i]:19.4f} ± {theorems.slope_error[i]:.4f}"
-        )
-
-
-def print_posterior(numbers):
-    print(
-        f"\nBayesian posterior, step size {BAYES_STEP_SIZE:g}, one draw an epoch\n"
-        f"{'':8}{'entropy production, nats an epoch':^42}{'area in one plane, sds² an epoch':^40}\n"
-        f"{'':8}{'measured':>22}{'linear':>11}{'p, none':>9}{'measured':>24}{'linear':>11}"
-        f"{'sd / exact':>16}{'left the mode':>15}"
-    )
-    for name, row in numbers.items():
-        ratio = row["sd_ratio"]
-        print(
-            f"{name:8}{row['entropy_production']:+12.2e} ± {row['entropy_production_error']:.1e}"
-            f"{row['entropy_production_linear']:11.2e}{row['p_value']:9.3f}"
-            f"{row['area']:+14.2e} ± {row['area_error']:.1e}{row['area_linear']:+11.2e}"
-            f"{min(ratio):10.2f}–{max(ratio):.2f}{row['chains_that_left_the_mode']:7d} of {row['chains']}"
-        )
-
-
 def draw_figures(directory, data, minimum, wr, wor, theorems, posterior, plane):
     """All of them; ``wr`` and ``wor`` are draws, fit and prediction."""
     import _nonlinear_regression_figures as figures
@@ -380,17 +244,14 @@ def draw_figures(directory, data, minimum, wr, wor, theorems, posterior, plane):
     figures.fit(path("fit"), data, minimum, posterior["SGWORLD"].reshape(-1, DIM)[::97], posterior["exact"][::30])
     figures.laws(path("laws"), (0, 1), *((draws.reshape(-1, DIM), fit, theory) for draws, fit, theory in (wr, wor)))
     figures.fluctuation_theorem(path("fluctuation_theorem"), theorems, "step")
-    prediction = wr[2]
-    panels = [
-        (
-            f"plain SGD, per {THINNING} steps",
-            (wr[0] - prediction.dynamics.mean) @ plane_of_currents(prediction.dynamics),
-            0,
-        )
-    ]
-    for name in ("SGLD", "SGWORLD"):
-        panels.append((f"{name}, per epoch", (posterior[name] - posterior[name].mean((0, 1))) @ plane, 1))
-    figures.currents(path("currents"), [(title, probability_current(x, bins=12), group) for title, x, group in panels])
+    dynamics = wr[2].dynamics
+    planes = {
+        f"plain SGD, per {THINNING} steps": (wr[0] - dynamics.mean) @ plane_of_currents(dynamics),
+        "SGLD, per epoch": (posterior["SGLD"] - posterior["SGLD"].mean((0, 1))) @ plane,
+        "SGWORLD, per epoch": (posterior["SGWORLD"] - posterior["SGWORLD"].mean((0, 1))) @ plane,
+    }
+    panels = [(title, probability_current(x, bins=12), "SGD" in title) for title, x in planes.items()]
+    figures.currents(path("currents"), panels)
 
 
 def main(argv=None):
@@ -425,7 +286,7 @@ def run(options):
     numbers["posterior"], posterior, plane = run_posterior(
         potential, minimum, data, warmup, samples, rng, keys[4], options.out
     )
-    print_posterior(numbers["posterior"])
+    print_posterior(numbers["posterior"], BAYES_STEP_SIZE)
     runs = (draws_wr, measured_wr.fit, wr), (draws_wor, measured_wor.fit, wor)
     draw_figures(options.out, data, minimum, *runs, measured_wr.theorems, posterior, plane)
     numbers["seconds"] = perf_counter() - began

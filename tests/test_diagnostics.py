@@ -273,9 +273,10 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize(("pass_time", "scheme", "holds"), [(0.6, "with_replacement", False), (0.6, "random_reshuffle", True)])
-def test_bias_and_theory_agree(pass_time, scheme, holds):
+@pytest.mark.parametrize(("scheme", "holds"), [("with_replacement", False), ("random_reshuffle", True)])
+def test_bias_and_theory_agree(scheme, holds):
     """Draws from the exact stationary law of the chain, of a target with two relaxation times."""
+    pass_time = 0.6
     rows = np.random.default_rng(1).standard_normal((1000, 2))
     rows = (rows - rows.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(rows.T, bias=True))).T
     scales = np.sqrt([1.0, 0.25])
@@ -284,7 +285,8 @@ def test_bias_and_theory_agree(pass_time, scheme, holds):
     moments = stationary_moments(problem, scheme, "euler_maruyama", h, 10)
     x = independent(moments.period_end[1], moments.period_end[0], draws=20_000)
     reference = {"source": "exact", "mean": problem.mean.tolist(), "covariance": problem.covariance.tolist()}
-    verdict = examine("how_biased_by_step_size", run_of(x, reference=reference, **SETTINGS | {"scheme": scheme, "step_size": h}))
+    run = run_of(x, reference=reference, **SETTINGS | {"scheme": scheme, "step_size": h})
+    verdict = examine("how_biased_by_step_size", run)
     assert verdict.holds is holds
     numbers = verdict.numbers
     assert numbers["pass_time"] == pytest.approx(pass_time)
@@ -323,7 +325,8 @@ def test_gradients_of_nuts_are_its_leapfrog_steps(balanced, saved):
 def test_the_recorded_position_comes_before_the_sites(saved):
     x = independent()
     position = xr.Dataset({"position": (("chain", "draw", "k"), x)})
-    run = _common.as_run(_common.load(saved(xr.Dataset({"s": (("chain", "draw"), np.exp(x[..., 0]))}), sample_stats=position)))
+    path = saved(xr.Dataset({"s": (("chain", "draw"), np.exp(x[..., 0]))}), sample_stats=position)
+    run = _common.as_run(_common.load(path))
     np.testing.assert_array_equal(run.x.values, x)
 
 
