@@ -30,15 +30,18 @@ def ask(module, run, options) -> Section:
     """The verdict and the figure; where the package refuses the draws, why, so that the other questions go on."""
     try:
         verdict = answer(module, run, options)
-        return Section(module, verdict, figure_of(module, run, verdict))
     except ValueError as reason:
         return Section(module, Verdict(None, f"cannot tell: {reason}", {"notes": []}), None)
+    return Section(module, verdict, figure_of(module, run, verdict))
 
 
 def ask_all(argv):
     options = parse("Every question, one HTML page.", argv, prog="python -m diagnostics all")
     try:
         run = as_run(load(options.run), options.var_names)
+    except ValueError as error:
+        return fail(error)
+    try:
         print(f"{options.run}: {described(run)}")
         sections = []
         for name in QUESTIONS:
@@ -50,7 +53,7 @@ def ask_all(argv):
         path.write_text(page(options.run.name, described(run), sections), encoding="utf-8")
         verdicts = {name: s.verdict._asdict() for name, s in zip(QUESTIONS, sections, strict=True)}
         write_json(options.json, {"run": str(options.run), **verdicts})
-    except (ValueError, OSError) as error:
+    except OSError as error:
         return fail(error)
     except ModuleNotFoundError as error:
         return fail(f"{error}; figures want the package's extra: pip install 'sgworld_numpyro[examples]'")

@@ -71,13 +71,14 @@ def question(module):
 
 def main(module, argv=None):
     """Ask one question of the run that the command line names; the exit status."""
-    options = parse(
-        question(module), argv, prog=f"python -m {module.__spec__.name if module.__spec__ else 'diagnostics'}"
-    )
     name = Path(module.__file__).stem
+    options = parse(question(module), argv, prog=f"python -m diagnostics.{name}")
     try:
         run = as_run(load(options.run), options.var_names)
         verdict = answer(module, run, options)
+    except ValueError as error:
+        return fail(error)
+    try:
         print(f"{question(module)}\n{options.run}: {described(run)}\n\n{report(module, verdict)}")
         write_json(options.json, {"run": str(options.run), name: verdict._asdict()})
         if len(verdict.numbers) > 1:
@@ -85,7 +86,7 @@ def main(module, argv=None):
             path = options.out / f"{options.run.stem}_{name}.png"
             module.draw(run, verdict, path)
             print(f"Figure: {path}")
-    except (ValueError, OSError) as error:
+    except OSError as error:
         return fail(error)
     except ModuleNotFoundError as error:
         return fail(f"{error}; figures want the package's extra: pip install 'sgworld_numpyro[examples]'")

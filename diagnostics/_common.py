@@ -207,6 +207,24 @@ def stored(run: Run, key: str, wanted: tuple[str, ...]):
     return found | {name: value[np.ix_(*[run.kept] * value.ndim)] for name, value in whole.items()}
 
 
+def reference_of(run: Run):
+    """The stored mean and covariance to compare with, or None; with errors of its own where it has an "ess"."""
+    found = stored(run, "reference", ("mean", "covariance"))
+    if found is not None and "ess" in found:
+        sd = np.sqrt(np.diag(found["covariance"]))
+        errors = {"mean_error": sd / np.sqrt(found["ess"]), "sd_error": sd / np.sqrt(2 * found["ess"])}
+        return errors | found
+    return found
+
+
+def with_error(value, error):
+    """A number with as many digits as its error deserves."""
+    if not np.isfinite(error) or not error > 0 or max(abs(value), error) < 1e-3:
+        return f"{value:.2g} ± {error:.1g}"
+    digits = max(0, int(np.ceil(-np.log10(error * 1.05))))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
 def shortened(names, most=6):
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 

@@ -10,6 +10,9 @@ from sgworld_numpyro.nonequilibrium.moments import jackknife, lagged_moments
 
 _WINDOW = 5  # autocorrelation times after which the sum is cut off (Sokal 1997)
 _CORRECTIONS = 4
+_MAX_AXES = 200
+MIN_MEMORIES = 20  # autocorrelation times in half a chain, below which the estimate of that time is too small
+ROUGH = "The chains are too few and too short to show their memory: errors are too small, nobody knows by how much."
 MAX_BLOCKS, MIN_BLOCKS = 64, 8
 _BLOCK_LENGTH = 5  # in autocorrelation times
 
@@ -43,12 +46,25 @@ def relaxation_time(tau):
     return 1 / np.log((tau + 1) / (tau - 1))
 
 
-def blocks_of(x):
-    """Into how many blocks to cut, so that each is longer than the chain's memory, within ``lagged_moments``' rules."""
-    chains, draws, _ = x.shape
-    length = _BLOCK_LENGTH * autocorrelation_time(x).max()
-    per_chain = int(np.clip(draws / length, -(-MIN_BLOCKS // chains), max(1, MAX_BLOCKS // chains)))
-    return chains * per_chain
+class Blocks(NamedTuple):
+    """How to cut a run for its errors: into ``count`` blocks, which are ``independent`` or too short to be."""
+
+    count: int
+    independent: bool
+
+
+def blocks_of(x) -> Blocks:
+    """Blocks that are longer than the chain's memory; whole chains where these do not show how long that is."""
+    chains, draws, dim = x.shape
+    times = [autocorrelation_time(x).max()]
+    if 1 < dim <= _MAX_AXES:
+        # directions in which the draws hardly vary can be the slowest, and do not show in any coordinate
+        times.append(autocorrelation_time(x @ np.linalg.eigh(np.cov(x.reshape(-1, dim).T))[1]).max())
+    memory_seen = draws // 2 >= MIN_MEMORIES * max(times)
+    if chains >= MIN_BLOCKS and not memory_seen:
+        return Blocks(chains, True)
+    most, least = max(1, MAX_BLOCKS // chains), -(-MIN_BLOCKS // chains)
+    return Blocks(chains * int(np.clip(draws / (_BLOCK_LENGTH * max(times)), least, most)), memory_seen)
 
 
 class Estimate(NamedTuple):
@@ -75,7 +91,7 @@ class Spread(NamedTuple):
         width: relative excess of the variance, averaged over directions.
         squared_covariance_error: square of the relative covariance error.
         kl: KL(Gaussian of the draws ‖ Gaussian of the reference), in nats.
-        blocks: how many blocks the errors come from.
+        blocks: what the errors come from.
     """
 
     mean_difference: np.ndarray
@@ -85,7 +101,7 @@ class Spread(NamedTuple):
     width: Estimate
     squared_covariance_error: Estimate
     kl: Estimate
-    blocks: int
+    blocks: Blocks
 
 
 def noise_of(reference) -> float:
@@ -127,7 +143,7 @@ def spread(x, reference) -> Spread:
         return np.concatenate([(centre - mean) / sd, variances / sd**2, np.stack(whole, 1)], axis=1)
 
     blocks = blocks_of(x)
-    found = jackknife(statistics, lagged_moments(x, blocks))
+    found = jackknife(statistics, lagged_moments(x, blocks.count))
     value, error = found.value - found.bias, found.error
     width, squared, kl = (Estimate(float(v), float(e)) for v, e in zip(value[-3:], error[-3:], strict=True))
     mean_error, ratio_error = error[:dim], error[dim : 2 * dim]

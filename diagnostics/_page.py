@@ -8,7 +8,8 @@ from typing import NamedTuple
 from diagnostics._command import question
 from diagnostics._common import Verdict
 
-ANSWERS = {True: ("yes", "#009E73"), False: ("no", "#D55E00"), None: ("–", "#777")}
+ANSWERS = {True: "yes", False: "no", None: "–"}
+OPEN = ("How", "What", "Which")  # questions that want more than a yes or no
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
@@ -74,10 +75,10 @@ def _title(section):
 
 
 def _row(section):
-    word, colour = ANSWERS[section.verdict.holds]
+    word = "–" if question(section.module).startswith(OPEN) else ANSWERS[section.verdict.holds]
     sentence = html.escape(section.verdict.sentence)
     link = f'<a href="#{_name(section)}">{_title(section)}</a>'
-    return f'<tr><td>{link}</td><td style="color: {colour}">{word}</td><td>{sentence}</td></tr>'
+    return f"<tr><td>{link}</td><td>{word}</td><td>{sentence}</td></tr>"
 
 
 def _details(section):

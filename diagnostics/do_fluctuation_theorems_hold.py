@@ -6,7 +6,7 @@ import numpy as np
 
 from diagnostics import _command
 from diagnostics._common import BLUE, GREEN, ORANGE, Verdict, as_run, columns, few_coordinates
-from diagnostics._estimates import blocks_of
+from diagnostics._estimates import ROUGH, blocks_of
 from sgworld_numpyro.nonequilibrium import fluctuation_theorems, labelled
 
 LENGTHS = (1, 2, 3, 10, 100)
@@ -19,9 +19,9 @@ LARGEST_ERROR = 0.25  # of a slope that is called tested
 def examine(data, *, seed=0, quick=False) -> Verdict:
     run = as_run(data)
     draws, notes = few_coordinates(run)
-    blocks = blocks_of(labelled.positions(draws).values)
-    # 99 surrogates reach p = 0.01, which is what SIGNIFICANT asks for
-    production = labelled.entropy_production(draws, blocks=blocks, seed=seed, surrogates=99 if quick else 199)
+    blocks, independent = blocks_of(labelled.positions(draws).values)
+    notes += [] if independent else [ROUGH]
+    production = labelled.entropy_production(draws, blocks=blocks, seed=seed, surrogates=199)
     found = fluctuation_theorems(production["sigma"].values, LENGTHS)
     problems = labelled.check_assumptions(draws, blocks=blocks).problems
     rate, p_value = float(production["rate"]), float(production["p_value"])

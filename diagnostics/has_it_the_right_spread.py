@@ -1,7 +1,7 @@
-"""Has it the right spread? Mean and covariance of the draws against those of the posterior that the run stores.
+"""Has it the right spread? Mean and covariance of the draws against the reference that the run stores.
 
 ``posterior.attrs["reference"]`` is a JSON object {"source", "mean", "covariance"} of the flat position, sites in
-alphabetical order. A reference that was itself sampled may add "mean_error" and "sd_error".
+alphabetical order. A reference that was itself sampled may add "mean_error" and "sd_error", or its "ess".
 """
 
 import sys
@@ -10,8 +10,8 @@ import numpy as np
 from scipy.stats import norm
 
 from diagnostics import _command
-from diagnostics._common import BLUE, CannotTell, Verdict, as_run, columns, stored, worst_first
-from diagnostics._estimates import MIN_BLOCKS, spread
+from diagnostics._common import BLUE, CannotTell, Verdict, as_run, columns, reference_of, with_error, worst_first
+from diagnostics._estimates import ROUGH, spread
 
 TOLERANCE = 0.1  # in posterior sds for the mean, relative for the covariance: what hardly anyone would notice
 CHANCE = 0.01
@@ -20,7 +20,7 @@ MAX_PANELS, MAX_POINTS = 9, 2000
 
 def examine(data, *, seed=0, quick=False) -> Verdict:
     run = as_run(data)
-    reference = stored(run, "reference", ("mean", "covariance"))
+    reference = reference_of(run)
     if reference is None:
         raise CannotTell(
             'the run stores nothing to compare with; put {"source", "mean", "covariance"} of the flat position as JSON '
@@ -28,8 +28,8 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
         )
     found = spread(run.x.values, reference)
     notes, names = list(run.notes), run.names
-    if found.blocks < MIN_BLOCKS:
-        notes.append(f"Errors from {found.blocks} blocks of time only.")
+    if not found.blocks.independent:
+        notes.append(ROUGH)
     if "sd_error" not in reference and reference.get("source") != "exact":
         notes.append("The reference does not store errors of its own; they are taken to be 0.")
     size = abs(found.mean_difference)
@@ -39,7 +39,7 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     error, uncertainty = found.squared_covariance_error.root()
     wrong = error is not None and error - 2 * uncertainty > TOLERANCE
     right = uncertainty <= TOLERANCE if error is None else error + 2 * uncertainty <= TOLERANCE
-    measured = f"{100 * error:.2g} ± {100 * uncertainty:.1g} %" if error else f"below {100 * uncertainty:.2g} %"
+    measured = f"{with_error(100 * error, 100 * uncertainty)} %" if error else f"below {100 * uncertainty:.2g} %"
     faults = []
     if shifted.any():
         worst = int(np.argmax(size - beyond * found.mean_error))
@@ -47,7 +47,12 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
         faults.append(f"shifted: the mean of {names[worst]} by {by}")
     if wrong:
         faults.append(f"{_shape(found.width)}: relative covariance error {measured}")
-    if faults:
+    if not found.blocks.independent:
+        holds, sentence = (
+            None,
+            f"cannot tell: the chains are too short for errors; {'; '.join(faults) or 'no fault seen'}",
+        )
+    elif faults:
         holds, sentence = False, "; ".join(faults)
     elif right and centred:
         holds, sentence = True, f"right: means within {size.max():.2f} sd, relative covariance error {measured}"
@@ -96,7 +101,7 @@ def table(verdict):
         + f"\nRelative covariance error, squared:      {n['squared_covariance_error']['value']:.2e} ± "
         f"{n['squared_covariance_error']['error']:.1e}"
         + f"\nKL(draws || reference), as Gaussians:    {n['kl']['value']:.2e} ± {n['kl']['error']:.1e} nats"
-        + f"\nErrors and the noise's bias: jackknife over {n['blocks']} blocks of time."
+        + f"\nErrors and the noise's bias: jackknife over {n['blocks']['count']} blocks of time."
     )
 
 
@@ -105,7 +110,7 @@ def draw(data, verdict, path):
     from matplotlib.figure import Figure
 
     run, n = as_run(data), verdict.numbers
-    reference = stored(run, "reference", ("mean", "covariance"))
+    reference = reference_of(run)
     mean, covariance = reference["mean"], reference["covariance"]
     flat = run.x.values.reshape(-1, len(mean))
     label = f"reference ({n['source']})"

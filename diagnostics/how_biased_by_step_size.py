@@ -10,8 +10,8 @@ import sys
 import numpy as np
 
 from diagnostics import _command
-from diagnostics._common import BLUE, ORANGE, CannotTell, Verdict, as_run, columns, stored
-from diagnostics._estimates import spread
+from diagnostics._common import BLUE, ORANGE, CannotTell, Verdict, as_run, columns, reference_of, with_error
+from diagnostics._estimates import ROUGH, spread
 from sgworld_numpyro.linear_gaussian import INTEGRATORS, SCHEMES, gaussian_mean, stationary_moments
 from sgworld_numpyro.nonequilibrium.labelled import period_of
 
@@ -26,7 +26,9 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     missing = [key for key in NEEDED if key not in run.attrs]
     if missing:
         raise CannotTell(f"posterior.attrs lacks {', '.join(missing)}; save_run of examples/_common.py stores them")
-    reference = stored(run, "reference", ("mean", "covariance"))
+    reference = reference_of(run)
+    if float(run.attrs.get("temperature", 1.0)) != 1.0:
+        raise CannotTell(f"at temperature {run.attrs['temperature']:g} the chain is not meant to sample the posterior")
     if reference is None:
         raise CannotTell('λ is that of the posterior, and the run stores no posterior.attrs["reference"]')
     notes = list(run.notes)
@@ -35,6 +37,8 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     batches = float(run.attrs["num_rows"]) / float(run.attrs["batch_size"])
     pass_time = batches * h * rates.max()
     found = spread(run.x.values, reference)
+    if not found.blocks.independent:
+        notes.append(ROUGH)
     measured, uncertainty = found.squared_covariance_error.root()
     exact = _theory(run, seed)
     grid = np.geomspace(min(0.01, pass_time / 3), min(3, batches), GRID if not quick else GRID // 2)
@@ -43,7 +47,7 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     predicted = float(curve[np.searchsorted(grid, pass_time)])
     at_tolerance = _crossing(grid, curve)
     allowed = at_tolerance and h * at_tolerance / pass_time
-    seen = f"{100 * measured:.2g} ± {100 * uncertainty:.1g} %" if measured else f"below {100 * uncertainty:.2g} %"
+    seen = f"{with_error(100 * measured, 100 * uncertainty)} %" if measured else f"below {100 * uncertainty:.2g} %"
     theory = f"{100 * predicted:.2g} % by theory" if np.isfinite(predicted) else "unstable by theory"
     would = f"it would be {100 * TOLERANCE:g} % at step size {allowed:.3g}" if allowed else "no step size reached 2 %"
     said = f"covariance error {seen} at R h λ = {pass_time:.3g}, {theory}; {would}"
@@ -195,7 +199,8 @@ def draw(data, verdict, path):
     axes.text(0.99, TOLERANCE * 1.08, f"{100 * TOLERANCE:g} %", transform=axes.get_yaxis_transform(), ha="right")
     if n["pass_time_at_tolerance"]:
         axes.plot(n["pass_time_at_tolerance"], TOLERANCE, "|", ms=12, mew=1.5, color="0.3")
-    axes.set(xscale="log", yscale="log", ylim=(1e-5, 3))
+    lowest = np.nanmin([curve["own"].min(), n["measured_limit"], TOLERANCE])
+    axes.set(xscale="log", yscale="log", ylim=(max(1e-7, lowest / 3), 3))
     axes.set(xlabel=r"step size, as time per pass over the data, $R\,h\,\lambda$")
     axes.set(ylabel="relative error of the covariance")
     axes.legend(frameon=False, loc="upper left")

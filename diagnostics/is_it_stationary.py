@@ -14,11 +14,11 @@ from scipy.stats import chi2, norm, t
 
 from diagnostics import _command
 from diagnostics._common import BLUE, ORANGE, Verdict, as_run, columns, worst_first
-from diagnostics._estimates import autocorrelation_time, relaxation_time
+from diagnostics._estimates import MIN_MEMORIES, autocorrelation_time, relaxation_time
 
 R_HAT, MIN_ESS = 1.01, 400  # both from Vehtari et al.
 MIN_CHAINS = 4  # from which on the chains themselves say how much halves differ by chance
-MIN_MEMORIES = 20  # autocorrelation times in half a chain
+UNMIXED = 1.1  # R-hat from which nobody would call chains mixed (Gelman & Rubin 1992)
 BLIND = 1.05  # chains so short that they reach this R-hat by chance show nothing
 CHANCE = 1e-3  # of a verdict "no" on a stationary run, by each of the two tests
 MAX_MEASURED, MAX_CHAINS_DRAWN, MAX_POINTS = 500, 8, 1000
@@ -65,10 +65,14 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     elif enough:
         holds, sentence = True, f"stationary as far as can be seen: {size}, no drift"
     else:
-        longer = max(MIN_ESS / ess.min(), (allowed.max() ** 2 - 1) / (BLIND**2 - 1), MIN_MEMORIES * tau.max() / half)
+        # means of half chains vary by R-hat² − 1 within variances, which is τ / half
+        memory = max(float(tau.max()) / half, np.nanmax(r_hat) ** 2 - 1)
+        longer = max(MIN_ESS / ess.min(), (allowed.max() ** 2 - 1) / (BLIND**2 - 1), MIN_MEMORIES * memory)
         wanted = f"want an ESS of {MIN_ESS} and longer chains: run about {max(2, int(np.ceil(longer)))} times longer"
         if (abs(drift) > beyond).any():
             seen = "it drifts or relaxes as slowly as the run is long"
+        elif np.nanmax(r_hat) > UNMIXED:
+            seen = "the chains are too short to have seen all of the law"
         else:
             seen = "nothing speaks against it, but the run is short"
         holds, sentence = None, f"cannot tell: {seen}: {size}; {wanted}"
@@ -82,6 +86,7 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
         "drift_in_standard_errors": drift,
         "autocorrelation_time": tau,
         "relaxation_time": relaxation_time(tau),
+        "long_enough": long,
         "notes": notes,
     }
     return Verdict(holds, sentence, numbers)
@@ -106,7 +111,7 @@ def table(verdict):
             f"< {n['r_hat_by_chance'][i]:.3f}",
             f"{n['ess_bulk'][i]:.0f}",
             f"{n['drift_in_standard_errors'][i]:+.1f}",
-            f"{n['relaxation_time'][i]:.3g}",
+            f"{'' if n['long_enough'][i] else '> '}{n['relaxation_time'][i]:.3g}",
         )
         for i in order
     ]

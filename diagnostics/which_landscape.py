@@ -10,8 +10,8 @@ import numpy as np
 from scipy.stats import norm
 
 from diagnostics import _command
-from diagnostics._common import BLUE, GREEN, ORANGE, CannotTell, Verdict, as_run, columns, stored
-from diagnostics._estimates import autocorrelation_time, blocks_of, noise_of, spread
+from diagnostics._common import BLUE, GREEN, ORANGE, CannotTell, Verdict, as_run, columns, reference_of, stored
+from diagnostics._estimates import ROUGH, autocorrelation_time, blocks_of, noise_of, spread
 from sgworld_numpyro.nonequilibrium.moments import jackknife, lagged_moments
 
 BEYOND_CHANCE = 3  # standard errors
@@ -41,7 +41,7 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
         "axis_variance_ratio_error": ratio_error,
         "mean_difference": found.mean_difference,
         "mean_error": found.mean_error,
-        "notes": list(run.notes),
+        "notes": [*run.notes, *([] if found.blocks.independent else [ROUGH])],
     }
     off = np.abs(ratio - 1) - BEYOND_CHANCE * ratio_error > TOLERANCE
     widths = (
@@ -50,6 +50,8 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
         else f"-ln p follows the quadratic along the {'axis' if len(off) == 1 else f'{len(off)} axes'}"
     )
     if landscape is None:
+        if not found.blocks.independent:
+            return Verdict(None, f"cannot tell: the chains are too short for errors; {widths}", numbers)
         shift = np.abs(found.mean_difference) - BEYOND_CHANCE * found.mean_error
         shifted, worst = shift.max() > TOLERANCE, int(np.argmax(shift))
         precise = (BEYOND_CHANCE * ratio_error <= 3 * TOLERANCE).all()
@@ -59,11 +61,11 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
         )
         if shifted or off.any():
             faults = [where] * bool(shifted) + [widths] * bool(off.any())
-            return Verdict(False, f"not the posterior's ({expected['source']}): {'; '.join(faults)}", numbers)
+            return Verdict(False, f"not that of the reference ({expected['source']}): {'; '.join(faults)}", numbers)
         if not precise:
             largest = f"errors of up to {100 * ratio_error.max():.0f} % of the variance along an axis"
             return Verdict(None, f"cannot tell: nothing beyond the errors, but {largest} remain", numbers)
-        sentence = f"the posterior's ({expected['source']}): {widths}, and the mean is at its centre"
+        sentence = f"that of the reference ({expected['source']}): {widths}, and the mean is at its centre"
         return Verdict(True, sentence, numbers)
 
     place = _between(run.x.values, landscape)
@@ -74,7 +76,9 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
         f"landscape (1), {place['distance_to_loss_minimum']:.1f} and {place['distance_to_landscape_minimum']:.1f} "
         "standard errors from them"
     )
-    if not error < 1 / (2 * BEYOND_CHANCE):
+    if not found.blocks.independent:
+        holds, sentence = None, f"cannot tell, as the chains are too short for errors: {said}"
+    elif not error < 1 / (2 * BEYOND_CHANCE):
         holds, sentence = None, f"cannot tell the two minima apart: {said}"
     elif abs(at - 1) <= max(NEAR, BEYOND_CHANCE * error):
         holds, sentence = True, f"the effective one: {said}; {widths}"
@@ -91,7 +95,7 @@ def _expected(run):
     if landscape is not None:
         source = "effective landscape"
         return {"source": source, "mean": landscape["landscape_minimum"], "covariance": landscape["covariance"]}
-    reference = stored(run, "reference", ("mean", "covariance"))
+    reference = reference_of(run)
     if reference is None:
         raise CannotTell(f"{WHAT_TO_STORE}; put either there before to_netcdf")
     return {"source": "reference"} | reference
@@ -110,7 +114,7 @@ def _variances(x, axes, values):
         count = runs.length[:, None]
         return (runs.s00.diagonal(axis1=1, axis2=2) / count - (runs.first / count) ** 2) / values
 
-    found = jackknife(ratios, lagged_moments(x @ axes.T, blocks_of(x)))
+    found = jackknife(ratios, lagged_moments(x @ axes.T, blocks_of(x).count))
     return found.value - found.bias, found.error
 
 
@@ -126,7 +130,7 @@ def _between(x, landscape):
     def position(runs):
         return runs.origin + runs.first / runs.length[:, None]
 
-    found = jackknife(position, lagged_moments(along, blocks_of(along)))
+    found = jackknife(position, lagged_moments(along, blocks_of(x).count))
     at, error = float(found.value[0]), float(found.error[0])
     return {
         "position_between_minima": at,

@@ -1,4 +1,4 @@
-"""The numbers of nonlinear_regression.py, measured beside predicted: what is measured, and the tables that are printed."""
+"""What nonlinear_regression.py measures of a run, and its tables: measured beside predicted."""
 
 from typing import NamedTuple
 
@@ -134,9 +134,9 @@ def print_measures(name, numbers, measured: Measurement, prediction: Prediction,
         f"from that of the effective landscape\n"
         f"  covariance and noise: relative difference from the predicted matrices "
         f"{100 * numbers['covariance_difference']:.1f} % and {100 * numbers['noise_difference']:.2f} %\n"
-        f"  circulation in the plane of most, in sds² a {unit}: {area:.3e}, predicted {expected:.3e}, "
+        f"  circulation in the plane of most, in sds² per {unit}: {area:.3e}, predicted {expected:.3e}, "
         f"p = {numbers['circulation_p_value']:.3f} for none\n"
-        f"  entropy production, nats a {unit}: {numbers['entropy_production']:.3e} ± "
+        f"  entropy production, nats per {unit}: {numbers['entropy_production']:.3e} ± "
         f"{numbers['entropy_production_error']:.1e}, predicted {numbers['entropy_production_predicted']:.3e}; "
         f"of the fitted dynamics {numbers['entropy_production_fitted']:.3e} ± "
         f"{numbers['entropy_production_fitted_error']:.1e}"

@@ -3,16 +3,19 @@
 The paper's experiment: L = (N/2σ²) [mean (y − f)² + 0.001 |w|²] with σ = 0.1, batches of B = 10, learning rate 1e-7, in
 float64. With replacement the weights are recorded at every step, without replacement at the end of every epoch. Mean,
 covariance, circulation, entropy production and both fluctuation theorems are measured, and predicted from the gradients
-and Hessians of the rows alone.
+and Hessians of the rows alone. The entropy production σ of a transition is that of the predicted dynamics: of dynamics
+fitted to the same draws, mean and variance of σ would agree with the theorems whatever the chain does.
 
 Relaxation decides how such a run must start. The slowest direction forgets in 1/(ηλ) steps, λ the smallest curvature of
 L: 185 000 here. With replacement, hundreds of chains start from the predicted stationary law, of which a run from a
 point would see nothing for as long. What they show of the slowest directions' spread is therefore a check and no proof;
-what they show of the noise of a step is a proof. Without replacement, a few chains start at the minimum of L and relax
-for ten such times before they are recorded: that they end at the minimum of the effective landscape is measured.
+what they show of the noise of a step is a proof. Their mean is not quite the minimum of L but where the gradient
+vanishes on average over their spread: 0.4 sds away in the slowest direction. Without replacement, a few chains start at
+the minimum of L and relax for ten such times before they are recorded: that they end at the minimum of the effective
+landscape, many sds away, is measured.
 
 Then SGLD and SGWORLD sample the Bayesian posterior of the same net at one step size. It has eight equal modes, the two
-units exchanged or their signs changed; all chains start in one of them, and whether any has left it is reported.
+units exchanged or their signs changed; all chains start in one of them, and how many have left it is reported.
 """
 
 import argparse
@@ -102,8 +105,8 @@ def run_with_replacement(prediction: Prediction, data, steps, rng, key):
     for x in run:
         parts.append(lagged_moments(x, blocks=len(x), origin=dynamics.mean))
         sigma.append(sigma_of(x, prediction))
-        thinned.append(x[:, THINNING::THINNING])
-        window = x[: WINDOW[0], 1 : WINDOW[1] + 1]
+        thinned.append(x[:, THINNING::THINNING].copy())  # a view would keep all of x
+        window = x[: WINDOW[0], 1 : WINDOW[1] + 1].copy()
     measured = measure(functools.reduce(joined_by_chain, parts), np.concatenate(sigma, 1), prediction)
     information = {"chain_steps": run.draws, "steps_per_second": run.draws_per_second}
     return measured, np.concatenate(thinned, 1), window, information
@@ -142,7 +145,10 @@ def sigma_of(x, prediction):
 
     A fit to the same draws would make mean and variance of σ agree with the theorems whatever the chain does.
     """
-    return entropy_production(x, dynamics=prediction.dynamics).sigma.astype(np.float32)
+    # a few chains at a time, whose intermediate values stay in the cache: six times faster than all at once
+    parts = np.array_split(x, -(-len(x) // 4))
+    sigma = [entropy_production(part, dynamics=prediction.dynamics).sigma.astype(np.float32) for part in parts]
+    return np.concatenate(sigma)
 
 
 def save_draws(path, draws, scheme, prediction, num_rows, steps_per_sample):
@@ -250,7 +256,7 @@ def draw_figures(directory, data, minimum, wr, wor, theorems, posterior, plane):
         "SGLD, per epoch": (posterior["SGLD"] - posterior["SGLD"].mean((0, 1))) @ plane,
         "SGWORLD, per epoch": (posterior["SGWORLD"] - posterior["SGWORLD"].mean((0, 1))) @ plane,
     }
-    panels = [(title, probability_current(x, bins=12), "SGD" in title) for title, x in planes.items()]
+    panels = [(title, probability_current(x, bins=12), title.startswith("plain")) for title, x in planes.items()]
     figures.currents(path("currents"), panels)
 
 

@@ -158,6 +158,28 @@ def test_the_spread_is_measured_without_bias_from_noise():
     assert abs(squares.mean()) <= 5 * squares.std(ddof=1) / np.sqrt(len(squares))
 
 
+def test_a_sampled_reference_brings_its_noise():
+    """Two independent samples of 400 draws differ by their noise, which is not held against the run."""
+    rng = np.random.default_rng(5)
+    squares = []
+    for seed in range(20):
+        sample = rng.multivariate_normal(REFERENCE["mean"], REFERENCE["covariance"], size=400)
+        sampled = {"mean": sample.mean(0).tolist(), "covariance": np.cov(sample.T).tolist(), "ess": 400}
+        verdict = examine("has_it_the_right_spread", run_of(independent(seed=seed), reference=sampled))
+        assert verdict.holds is not False
+        squares.append(verdict.numbers["squared_covariance_error"]["value"])
+    assert abs(np.mean(squares)) <= 5 * np.std(squares, ddof=1) / np.sqrt(len(squares))
+
+
+def test_few_short_chains_have_no_errors():
+    x = chain(0.99 * np.eye(2), 0.02 * np.eye(2), draws=300)
+    run = run_of(x, reference=REFERENCE)
+    for name in ("has_it_the_right_spread", "which_landscape"):
+        verdict = examine(name, run)
+        assert verdict.holds is None
+        assert _estimates.ROUGH in verdict.numbers["notes"]
+
+
 def test_sites_are_compared_in_alphabetical_order():
     x = independent()
     draws = xr.Dataset({"z": (("chain", "draw"), x[..., 1]), "a": (("chain", "draw"), x[..., 0])})
@@ -300,6 +322,12 @@ def test_bias_and_theory_agree(scheme, holds):
 def test_bias_wants_settings(balanced):
     with pytest.raises(_common.CannotTell, match="lacks scheme, integrator, step_size"):
         examine("how_biased_by_step_size", balanced)
+
+
+def test_plain_descent_has_no_posterior_to_miss(balanced):
+    run = balanced.assign_attrs(SETTINGS | {"step_size": 0.1, "temperature": 0.0})
+    with pytest.raises(_common.CannotTell, match="temperature 0"):
+        examine("how_biased_by_step_size", run)
 
 
 # ---- what_did_it_cost
