@@ -11,7 +11,7 @@ from sgworld_numpyro.nonequilibrium import labelled
 
 SIGNIFICANT = 0.01  # smaller p-value of the two tests, doubled; their 199 surrogates reach 0.005
 SHOWN_PLANES = 8
-BINS = 14
+BINS = 9
 
 
 def examine(data, *, seed=0, quick=False) -> Verdict:

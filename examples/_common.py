@@ -38,7 +38,7 @@ def save_run(path, mcmc, settings, reference, landscape=None, **labels):
     """
     # ArviZ 0.23 computes the log-likelihood of every row at every draw unless told not to.
     data = az.from_numpyro(mcmc, log_likelihood=False, **labels)
-    data.posterior.attrs.update(settings, reference=json.dumps(reference))
+    data.posterior.attrs.update(settings, num_warmup=mcmc.num_warmup, reference=json.dumps(reference))
     if landscape is not None:
         data.posterior.attrs["landscape"] = json.dumps(landscape)
     data.to_netcdf(path)
