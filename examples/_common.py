@@ -7,13 +7,15 @@ from pathlib import Path
 import arviz as az
 
 
-def parse(description, argv):
-    """The options that every example takes."""
+def parse(description, argv, add_options=None):
+    """The options that every example takes, and those that ``add_options(parser)`` adds."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where files go")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to FILE as well")
     parser.add_argument("--quick", action="store_true", help="a few seconds, with large Monte Carlo errors")
     parser.add_argument("--seed", type=int, default=0)
+    if add_options is not None:
+        add_options(parser)
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
     return options

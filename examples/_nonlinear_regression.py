@@ -254,14 +254,6 @@ class Simulation:
             yield x
 
 
-def joined_by_chain(total: LaggedMoments, chunk: LaggedMoments) -> LaggedMoments:
-    """Moments of two chunks that have a block for each chain, with again a block for each chain.
-
-    Chains are independent, whereas blocks of the length of a chunk would be shorter than the relaxation time.
-    """
-    return LaggedMoments(total.origin, *(a + b for a, b in zip(total.sums, chunk.sums, strict=True)))
-
-
 def in_basis(moments: LaggedMoments, basis) -> LaggedMoments:
     """The moments of the coordinates basisᵀ x."""
     length, first, second, *seconds = moments.sums

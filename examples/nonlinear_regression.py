@@ -18,10 +18,8 @@ Then SGLD and SGWORLD sample the Bayesian posterior of the same net at one step 
 units exchanged or their signs changed; all chains start in one of them, and how many have left it is reported.
 """
 
-import argparse
 import functools
 import json
-import operator
 from pathlib import Path
 from time import perf_counter
 
@@ -37,7 +35,6 @@ from _nonlinear_regression import (
     Simulation,
     area_rate,
     global_minimum,
-    joined_by_chain,
     linear_theory,
     model,
     nearest_mode_is_home,
@@ -55,11 +52,12 @@ from sgworld_numpyro.datasets import gaussian_bump
 from sgworld_numpyro.nonequilibrium.circulation import circulation, probability_current
 from sgworld_numpyro.nonequilibrium.entropy_production import entropy_production
 from sgworld_numpyro.nonequilibrium.landscape import hessian
-from sgworld_numpyro.nonequilibrium.moments import lagged_moments
+from sgworld_numpyro.nonequilibrium.moments import LaggedMoments, lagged_moments
 from sgworld_numpyro.nonequilibrium.row_potential import row_potential
 
-MIN_STEPS = 5e6  # with fewer the slowest direction is not seen to come back
-WR_CHAINS, WOR_CHAINS = 256, 16
+MIN_STEPS = 2e6  # with fewer the slowest direction is not seen to come back
+DEFAULT_STEPS = 1e8
+WR_CHAINS, WOR_CHAINS, WOR_COPIES = 256, 16, 8
 RELAXATIONS = 10  # from the minimum of L, in relaxation times of the slowest direction
 THINNING = 50  # draws that are kept for the figures: that of the WR run would fill the memory
 WINDOW = (64, 2000)  # chains and consecutive draws that are saved
@@ -75,23 +73,26 @@ SAVED = {
 
 def options_of(argv):
     """The common options, and --data and --steps."""
-    parser = argparse.ArgumentParser(usage="%(prog)s [options]; see --help", add_help=False, allow_abbrev=False)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--steps", type=float)
-    own, rest = parser.parse_known_args(argv)
-    options = parse(
-        f"{__doc__.splitlines()[0]} Besides the options below: --data DIR takes x_train.txt and y_train.txt from DIR, "
-        "one number a line, instead of generated data; --steps N is the number of chain-steps recorded of SGD with "
-        "replacement, and again without.",
-        rest,
-    )
-    if own.steps is not None and not own.steps >= MIN_STEPS:
-        parser.error(f"--steps {own.steps:g}: want {MIN_STEPS:.0e} or more, and 1e8 for errors of 1 %")
-    options.steps = own.steps or (5e6 if options.quick else 1e8)
+    parsers = []
+
+    def own(parser):
+        parsers.append(parser)
+        parser.add_argument(
+            "--data", type=Path, metavar="DIR", help="take x_train.txt and y_train.txt from DIR, one number a line"
+        )
+        parser.add_argument(
+            "--steps", type=float, metavar="N", help="chain-steps to record of SGD with replacement, and again without"
+        )
+
+    options = parse(__doc__.splitlines()[0], argv, own)
+    if options.steps is None:
+        options.steps = MIN_STEPS if options.quick else DEFAULT_STEPS
+    if not options.steps >= MIN_STEPS:
+        parsers[0].error(f"--steps {options.steps:g}: want {MIN_STEPS:.0e} or more, and 1e8 for errors of 1 %")
     try:
-        options.data = read_data(own.data) if own.data else gaussian_bump(seed=options.seed)
+        options.data = read_data(options.data) if options.data else gaussian_bump(seed=options.seed)
     except ValueError as error:
-        parser.error(str(error))
+        parsers[0].error(str(error))
     return options
 
 
@@ -106,7 +107,7 @@ def run_with_replacement(prediction: Prediction, data, steps, rng, key):
         sigma.append(sigma_of(x, prediction))
         thinned.append(x[:, THINNING::THINNING].copy())  # a view would keep all of x
         window = x[: WINDOW[0], 1 : WINDOW[1] + 1].copy()
-    measured = measure(functools.reduce(joined_by_chain, parts), np.concatenate(sigma, 1), prediction)
+    measured = measure(functools.reduce(LaggedMoments.continued, parts), np.concatenate(sigma, 1), prediction)
     information = {"chain_steps": run.draws, "steps_per_second": run.draws_per_second}
     return measured, np.concatenate(thinned, 1), window, information
 
@@ -119,22 +120,26 @@ def run_without_replacement(prediction: Prediction, data, steps, key):
     # a draw a hundred epochs: that is several times faster
     fast = SGD(model, LEARNING_RATE, subsampling=RandomReshuffle(), steps_per_sample=100 * batches)
     chains = int(np.clip(2 * steps / relaxing_steps, 4, WOR_CHAINS))
+    # Many chains run faster, but relaxing takes each the same time: copies of a few go ways of their own within one.
+    copies = int(np.clip(2 * steps / (chains * relaxing_steps), 1, WOR_COPIES))
     start = np.tile(prediction.loss_minimum, (chains, 1))
-    relaxation = Simulation(fast, data, start, relaxing, chains * relaxing_steps / (100 * batches), thinning=1)
-    for x in relaxation:
-        start = x[:, -1]
+    for number, (copied, times) in enumerate([(1, RELAXATIONS), (copies, 1)]):
+        start = np.repeat(start, copied, axis=0)
+        draws = len(start) * relaxing_steps * times / RELAXATIONS / (100 * batches)
+        for x in Simulation(fast, data, start, jax.random.fold_in(relaxing, number), draws, thinning=1):
+            start = x[:, -1]
     kernel = SGD(model, LEARNING_RATE, subsampling=RandomReshuffle())
     run = Simulation(kernel, data, start, recorded, steps / batches, thinning=1)
     parts, sigma, draws = [], [], []
     for x in run:
-        parts.append(lagged_moments(x, blocks=64 // run.chunks + 1, origin=prediction.dynamics.mean))
+        parts.append(lagged_moments(x, blocks=len(x), origin=prediction.dynamics.mean))
         sigma.append(sigma_of(x, prediction))
         draws.append(x[:, 1:])
-    measured = measure(functools.reduce(operator.add, parts), np.concatenate(sigma, 1), prediction)
+    measured = measure(functools.reduce(LaggedMoments.continued, parts), np.concatenate(sigma, 1), prediction)
     information = {
         "chain_steps": run.draws * batches,
         "steps_per_second": run.draws_per_second * batches,
-        "relaxation_steps": relaxation.draws * 100 * batches // chains,
+        "relaxation_steps": round(relaxing_steps * (1 + 1 / RELAXATIONS)),
     }
     return measured, np.concatenate(draws, 1), information
 
@@ -147,10 +152,7 @@ def sigma_of(x, prediction):
 
     A fit to the same draws would make mean and variance of σ agree with the theorems whatever the chain does.
     """
-    # a few chains at a time, whose intermediate values stay in the cache: six times faster than all at once
-    parts = np.array_split(x, -(-len(x) // 4))
-    sigma = [entropy_production(part, dynamics=prediction.dynamics).sigma.astype(np.float32) for part in parts]
-    return np.concatenate(sigma)
+    return entropy_production(x, dynamics=prediction.dynamics).sigma.astype(np.float32)
 
 
 def save_draws(path, draws, scheme, prediction, num_rows, steps_per_sample):
@@ -160,7 +162,12 @@ def save_draws(path, draws, scheme, prediction, num_rows, steps_per_sample):
     settings = settings_of(scheme, LEARNING_RATE, 0.0, num_rows, steps_per_sample)
     coordinates = {"chain": np.arange(draws.shape[0]), "draw": np.arange(draws.shape[1]), "w_dim_0": np.arange(DIM)}
     posterior = xr.Dataset({"w": (tuple(coordinates), draws)}, coordinates)
-    posterior.attrs.update(settings, reference=json.dumps(reference))
+    landscape = {
+        "loss_minimum": prediction.loss_minimum.tolist(),
+        "landscape_minimum": prediction.landscape_minimum.tolist(),
+        "covariance": dynamics.covariance.tolist(),
+    }
+    posterior.attrs.update(settings, reference=json.dumps(reference), landscape=json.dumps(landscape))
     posterior.to_netcdf(path, group="posterior", engine="h5netcdf")
 
 

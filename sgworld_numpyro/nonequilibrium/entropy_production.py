@@ -116,7 +116,7 @@ def entropy_production(
         _sigma(draws, dynamics, forms),
         float(estimate.value) - bias,
         float(estimate.error),
-        float(null.mean()) - bias,
+        float(np.mean(null[np.isfinite(null)])) - bias if np.isfinite(null).any() else np.nan,
         exceedance(float(estimate.value), null),
     )
 
@@ -168,11 +168,13 @@ def _rate(dynamics: LinearDynamics | Fits, forms: _Forms) -> Float[np.ndarray, "
 def _sigma(draws: Draws | None, dynamics: LinearDynamics, forms: _Forms):
     if draws is None:
         return None
-    offset = draws - dynamics.mean
-    now, after = offset[:, :-1], offset[:, 1:]
-    of_now = np.einsum("ctd,ctd->ct", now, now @ forms.now)
-    of_after = np.einsum("ctd,ctd->ct", after, after @ forms.after)
-    return of_now + of_after + np.einsum("ctd,ctd->ct", after, now @ forms.cross.T)
+    sigma = np.empty((draws.shape[0], draws.shape[1] - 1))
+    for chain, of_chain in zip(draws, sigma, strict=True):  # one by one: what is computed between stays in the cache
+        offset = chain - dynamics.mean
+        now, after = offset[:-1], offset[1:]
+        of_chain[:] = np.einsum("td,td->t", now, now @ forms.now + after @ forms.cross)
+        of_chain += np.einsum("td,td->t", after, after @ forms.after)
+    return sigma
 
 
 def _parity(kinetic, method, dim):

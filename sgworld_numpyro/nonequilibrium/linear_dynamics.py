@@ -36,7 +36,7 @@ class LinearDynamics(NamedTuple):
     @property
     def relaxation_time(self) -> float:
         """Transitions after which the slowest direction has forgotten all but 1/e."""
-        return float(-1 / np.log(np.abs(np.linalg.eigvals(self.A)).max()))
+        return float(-1 / np.log(spectral_radius(self.A)))
 
 
 def fit_linear_dynamics(x: Draws | LaggedMoments, *, blocks: int = 64) -> LinearDynamics:
@@ -65,6 +65,7 @@ def fit_linear_dynamics(x: Draws | LaggedMoments, *, blocks: int = 64) -> Linear
         return np.concatenate([field.reshape(len(parts.length), -1) for field in least_squares(parts)], axis=1)
 
     mean, A, Q, covariance = (field[0] for field in least_squares(moments.pooled()))
+    _check_contraction(A)
     error = jackknife(flat, moments).error
     A_error, Q_error, covariance_error = error[dim:].reshape(3, dim, dim)
     return LinearDynamics(mean, A, Q, covariance, error[:dim], A_error, Q_error, covariance_error, moments.transitions)
@@ -79,6 +80,7 @@ def linear_dynamics(
         ValueError: if the dynamics do not contract.
     """
     mean, A, Q = np.asarray(mean, float), np.asarray(A, float), np.asarray(Q, float)
+    _check_contraction(A)
     nan = np.full_like(Q, np.nan)
     return LinearDynamics(mean, A, Q, stationary_covariance(A, Q), np.full_like(mean, np.nan), nan, nan, nan, 0)
 
@@ -93,7 +95,7 @@ class Fits(NamedTuple):
 
 
 def least_squares(moments: LaggedMoments) -> Fits:
-    """A fit to each block by itself."""
+    """A fit to each block by itself. One that does not contract has a covariance of NaN."""
     length = moments.length[:, None, None]
     first, second = moments.first / length[..., 0], moments.second / length[..., 0]
     now = moments.s00 / length - first[:, :, None] * first[:, None, :]
@@ -112,25 +114,30 @@ def least_squares(moments: LaggedMoments) -> Fits:
 def stationary_covariance(
     propagator: Float[np.ndarray, "*fits dim dim"], noise: Float[np.ndarray, "*fits dim dim"]
 ) -> Float[np.ndarray, "*fits dim dim"]:
-    """The solution of Σ = AΣAᵀ + Q.
-
-    Raises:
-        ValueError: if A does not contract.
-    """
-    radius = np.abs(np.linalg.eigvals(propagator)).max()
-    if not radius < 1:
-        raise ValueError(
-            f"the linear dynamics do not contract: spectral radius {radius:.6g} of A. The chain drifts, or is too "
-            "short to show that it comes back; run it longer, or record fewer and faster directions (projections)."
-        )
+    """The solution of Σ = AΣAᵀ + Q; NaN where A does not contract."""
+    contracts = (spectral_radius(propagator) < 1)[..., None, None]
     # Σ = Q + AQAᵀ + A²QA²ᵀ + …, with the number of terms doubled every time (Smith 1968): sums of positive terms,
     # whatever the units of the coordinates.
-    covariance, power = noise, propagator
+    covariance, power = noise, np.where(contracts, propagator, 0.0)
     while True:
         more = power @ covariance @ transposed(power)
         covariance, power = covariance + more, power @ power
         if np.all(np.abs(more) <= 1e-17 * _units(covariance)[1]):
-            return (covariance + transposed(covariance)) / 2
+            return np.where(contracts, (covariance + transposed(covariance)) / 2, np.nan)
+
+
+def spectral_radius(matrices: Float[np.ndarray, "*fits dim dim"]) -> Float[np.ndarray, "*fits"]:
+    """The largest size of an eigenvalue."""
+    return np.abs(np.linalg.eigvals(matrices)).max(-1)
+
+
+def _check_contraction(propagator):
+    radius = float(spectral_radius(propagator))
+    if not radius < 1:
+        raise ValueError(
+            f"the linear dynamics do not contract: spectral radius {radius:.9g} of A. The chain drifts, or is too "
+            "short to show that it comes back; run it longer, or record fewer and faster directions (projections)."
+        )
 
 
 def transposed(matrices: Float[np.ndarray, "*fits rows columns"]) -> Float[np.ndarray, "*fits columns rows"]:

@@ -60,6 +60,15 @@ class LaggedMoments(NamedTuple):
             )
         return LaggedMoments(self.origin, *map(np.concatenate, zip(self.sums, other.sums, strict=True)))
 
+    def continued(self, chunk: "LaggedMoments") -> "LaggedMoments":
+        """The moments of this chunk and the next of the same blocks, which grow longer; by ``+`` they grow more.
+
+        For chains so slow that a block must be a whole chain: ``lagged_moments(x, blocks=len(x))``.
+        """
+        if len(self.length) != len(chunk.length) or not np.array_equal(self.origin, chunk.origin):
+            raise ValueError("the chunks have other blocks or another origin; measure each as the first was measured.")
+        return LaggedMoments(self.origin, *(a + b for a, b in zip(self.sums, chunk.sums, strict=True)))
+
     def pooled(self) -> "LaggedMoments":
         """The same sums with all blocks taken as one."""
         return LaggedMoments(self.origin, *(s.sum(0, keepdims=True) for s in self.sums))
@@ -189,5 +198,8 @@ def random_reversals(blocks: int, surrogates: int, seed: int) -> Bool[np.ndarray
 
 
 def exceedance(statistic: float, surrogates: Float[np.ndarray, "surrogates"]) -> float:
-    """p-value of a randomization test: the share of surrogates, and of the run itself, at or above it."""
-    return (1 + int(np.sum(surrogates >= statistic))) / (1 + len(surrogates))
+    """p-value of a randomization test: the share of surrogates, and of the run itself, at or above it.
+
+    A surrogate of which nothing could be said (NaN) counts as above.
+    """
+    return (1 + int(np.sum(~(surrogates < statistic)))) / (1 + len(surrogates))
