@@ -1,22 +1,12 @@
 """What speaks against the linear description is found; projections; the relative Fisher decomposition; ArviZ data."""
 
-import arviz as az
-import jax
-import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import problems
 import pytest
-import xarray as xr
-from numpyro.infer import MCMC, NUTS
 
-from sgworld_numpyro import SGD, SGLD, SGWORLD, RandomReshuffle, WithReplacement
 from sgworld_numpyro.nonequilibrium import (
     check_assumptions,
-    circulation,
     entropy_production,
-    labelled,
     principal_components,
     random_projection,
     relative_fisher_decomposition,
@@ -100,7 +90,7 @@ def test_short_runs_are_found():
 
 
 def test_singular_noise_is_found():
-    chain = problems.LinearChain(np.diag([0.9, 0.5]), np.diag([1.0, 1e-13]), 1.0, 0.0)
+    chain = problems.LinearChain(np.diag([0.9, 0.5]), np.diag([1.0, 1e-11]), 1.0, 0.0)
     x = chain.sample(16, 1000, seed=6)
     follower = np.empty_like(x)
     follower[..., 0] = x[..., 0]
@@ -108,6 +98,41 @@ def test_singular_noise_is_found():
     for t in range(1, x.shape[1]):
         follower[:, t, 1] = 0.5 * follower[:, t - 1, 1] + x[:, t - 1, 0] + x[:, t, 1]
     assert any("nearly singular" in problem for problem in check_assumptions(follower[:, 100:]).problems)
+
+
+def test_a_relevant_departure_is_not_hidden_by_a_sharper_one():
+    rng = np.random.default_rng(13)
+    x = rng.standard_normal((64, 4000, 2))
+    x[..., 0] = x[..., 0] + 0.015 * (x[..., 0] ** 2 - 1)  # sharp but slight
+    slow = iterate(lambda x, z: 0.95 * x + 0.31 * (z + 0.35 * (z**2 - 1)), 64, 4000, 1, seed=14)
+    x[..., 1] = slow[..., 0]  # plain but less certain
+    found = check_assumptions(x).skewness
+    assert found.counts
+    assert abs(found.value) > 0.1
+
+
+def test_diffusion_that_grows_one_way_is_found():
+    odd = iterate(lambda x, z: 0.8 * x + 0.5 * np.sqrt(1 + 0.6 * np.tanh(x)) * z, 32, 2000, 1, seed=1)
+    assert check_assumptions(odd).state_dependence.counts
+
+
+def test_rounded_draws_are_found():
+    x = problems.driven_ou(0.01).sample(8, 2000, seed=15)
+    assert check_assumptions(x).problems == ()
+    rounded = (1e5 + 1e-2 * x).astype(np.float32)
+    assert any("rounded" in problem for problem in check_assumptions(rounded).problems)
+
+
+def test_a_kinetic_chain_with_one_noise_a_step():
+    # one noise vector drives position and momentum alike: the noise of a step is singular, that of five is not
+    step, noise = np.array([[0.95, 0.3], [-0.3, 0.85]]), np.array([0.15, 1.0])
+    x = iterate(lambda x, z: x @ step.T + z[:, :1] * noise, 16, 3000, 2, seed=16)
+    with pytest.raises(ValueError, match=r"record every k-th, x\[:, ::k\]"):
+        entropy_production(x, kinetic=(1,))
+    found = check_assumptions(x)
+    assert any("record every few steps" in problem for problem in found.problems)
+    assert abs(found.memory.value) < 1
+    assert np.isfinite(entropy_production(x[:, ::5], kinetic=(1,)).rate)
 
 
 # Projections
@@ -182,6 +207,17 @@ def test_decomposition_is_exact_on_gaussians():
     assert abs(found.relative_fisher - fisher) < 5 * found.relative_fisher_error + 1e-2 * fisher
     divergence = (np.trace(target @ law) - 2 - np.log(np.linalg.det(target @ law))) / 2  # KL(p ‖ π)
     assert divergence < found.kl_bound
+    stiffness, thinnest = np.linalg.eigvalsh(target)[0], np.linalg.eigvalsh(diffusion)[0]
+    reach = found.relative_fisher + 2 * found.relative_fisher_error
+    assert found.kl_bound == pytest.approx(reach / (2 * stiffness * thinnest))
+    uncertain = relative_fisher_decomposition(-x @ drift.T, -x @ target, diffusion, production, 3.0)
+    assert uncertain.relative_fisher_error == pytest.approx(np.hypot(found.drift_error_error, 3.0))
+    errors, values = [], []
+    for part in np.split(x, 16, axis=1):
+        of_part = relative_fisher_decomposition(-part @ drift.T, -part @ target, diffusion, production)
+        errors.append(of_part.drift_error_error)
+        values.append(of_part.drift_error)
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.6)
     assert production > 10 * found.relative_fisher_error
     # at the draws, D is the same matrix everywhere
     many = np.broadcast_to(diffusion, (64, 4000, 2, 2))
@@ -208,140 +244,3 @@ def test_decomposition_refuses():
         relative_fisher_decomposition(x, x, np.broadcast_to(np.eye(2), (2, 3, 2, 2)), 0.0)
     with pytest.raises(ValueError, match="positive definite"):
         relative_fisher_decomposition(x, x, np.diag([1.0, 0.0]), 0.0)
-
-
-# ArviZ data
-
-
-def model(x):
-    """Correlated data, which the model takes for independent: gradient noise and curvature do not commute."""
-    mean = numpyro.sample("mean", dist.Normal(0, 10).expand([2]).to_event(1))
-    with numpyro.plate("rows", len(x), subsample_size=10):
-        batch = numpyro.subsample(x, event_dim=1)
-        numpyro.sample("obs", dist.Normal(mean, jnp.array([1.0, 0.5])).to_event(1), obs=batch)
-
-
-@pytest.fixture(scope="module")
-def data():
-    rng = np.random.default_rng(12)
-    return jnp.asarray(rng.multivariate_normal([0, 0], [[1.0, 0.8], [0.8, 1.0]], size=200), jnp.float32)
-
-
-def run(kernel, data, draws=1500, chains=64, warmup=100):
-    mcmc = MCMC(
-        kernel, num_warmup=warmup, num_samples=draws, num_chains=chains, chain_method="vectorized", progress_bar=False
-    )
-    mcmc.run(jax.random.key(1), data)
-    return mcmc
-
-
-def test_sgworld_is_in_equilibrium_where_sgld_is_not(data):
-    step_size = 1.0 / (20 * 800)  # R h λ = 1
-    rates = {}
-    for kernel in (SGLD, SGWORLD):
-        x = np.asarray(run(kernel(model, step_size), data).get_samples(group_by_chain=True)["mean"])
-        rates[kernel] = entropy_production(x), circulation(x)
-        assert check_assumptions(x).problems == ()
-    driven, turning = rates[SGLD]
-    assert driven.rate > 10 * driven.rate_error
-    assert driven.p_value == 1 / 200
-    assert turning.p_value == 1 / 1000
-    idle, still = rates[SGWORLD]
-    assert abs(idle.rate) < 5 * idle.rate_error + 2 / (64 * 1500)
-    assert idle.p_value > 0.01
-    assert still.p_value > 0.01
-    assert idle.rate < 0.05 * driven.rate
-
-
-def test_labelled_measures_of_a_run(data, tmp_path):
-    idata = az.from_numpyro(run(SGLD(model, 1e-5), data, draws=400, chains=8), log_likelihood=False)
-    idata.to_netcdf(tmp_path / "run.nc")
-    for source in (idata, az.from_netcdf(tmp_path / "run.nc")):
-        x = labelled.positions(source)
-        assert x.dims == ("chain", "draw", "coordinate")
-        assert x["coordinate"].values.tolist() == ["mean[0]", "mean[1]"]
-        areas = labelled.circulation(source)
-        np.testing.assert_array_equal(areas["matrix"], circulation(x.values).matrix)
-        assert areas["matrix"].sel(coordinate="mean[0]", coordinate_bis="mean[1]").ndim == 0
-        produced = labelled.entropy_production(source, var_names=["mean"])
-        assert produced["sigma"].dims == ("chain", "transition")
-        assert float(produced["rate"]) == entropy_production(x.values).rate
-        fitted = labelled.fit_linear_dynamics(source)
-        assert set(fitted["A"].dims) == {"coordinate", "coordinate_bis"}
-        assert fitted["mean"].dims == ("coordinate",)
-        theorems = labelled.fluctuation_theorems(source, (1, 2))
-        assert theorems["slope"].dims == ("length",)
-        assert theorems["log_ratio"].dims == ("length", "pair")
-        current = labelled.probability_current(source, bins=6)
-        assert current["current"].shape == (2, 6, 6)
-        assert current["component"].values.tolist() == ["mean[0]", "mean[1]"]
-        np.testing.assert_array_equal(
-            current["density"], labelled.probability_current(source, ("mean[0]", "mean[1]"), bins=6)["density"]
-        )
-        assert labelled.check_assumptions(source).relaxation_time > 0
-        with pytest.raises(ValueError, match="no site 'w' in the posterior; it has mean"):
-            labelled.positions(source, ["w"])
-        with pytest.raises(ValueError, match="no coordinate 'w'"):
-            labelled.probability_current(source, ("w", "mean[0]"))
-    projected = labelled.positions(idata, projection=random_projection(2, 1))
-    assert projected["coordinate"].values.tolist() == ["projection 1"]
-
-
-def test_the_recorded_position_is_preferred(data):
-    mcmc = MCMC(SGLD(model, 1e-5), num_warmup=0, num_samples=20, progress_bar=False)
-    mcmc.run(jax.random.key(0), data, extra_fields=("position",))
-    x = labelled.positions(az.from_numpyro(mcmc, log_likelihood=False))
-    assert x["coordinate"].values.tolist() == ["position[0]", "position[1]"]
-
-
-def test_any_sampler_will_do(data):
-    def whole(x):
-        mean = numpyro.sample("mean", dist.Normal(0, 10).expand([2]).to_event(1))
-        numpyro.sample("obs", dist.Normal(mean, 1).to_event(1), obs=x)
-
-    mcmc = MCMC(
-        NUTS(whole), num_warmup=200, num_samples=500, num_chains=4, chain_method="vectorized", progress_bar=False
-    )
-    mcmc.run(jax.random.key(2), data)
-    found = labelled.entropy_production(az.from_numpyro(mcmc, log_likelihood=False))
-    assert float(found["p_value"]) > 0.01
-
-
-def recorded(draws, first=0, apart=1, **attrs):
-    draw = first + apart * np.arange(draws)
-    return xr.Dataset(
-        {"w": (("chain", "draw", "k"), np.random.default_rng(0).normal(size=(2, draws, 2)))},
-        {"chain": [0, 1], "draw": draw},
-        {"scheme": "random_reshuffle", "num_rows": 200, "batch_size": 10, "steps_per_sample": 1} | attrs,
-    )
-
-
-def test_mixed_phases_are_refused():
-    mixed = recorded(400)
-    with pytest.raises(ValueError, match="mix 20 phases of a period of random_reshuffle"):
-        labelled.circulation(mixed)
-    ends = labelled.period_ends(mixed)
-    assert ends["draw"].values.tolist() == list(range(19, 400, 20))
-    assert labelled.positions(ends).shape == (2, 20, 2)
-    with pytest.raises(ValueError, match="mix 4 phases"):
-        labelled.positions(recorded(100, apart=5))
-    with pytest.raises(ValueError, match="mix 2 phases"):
-        labelled.positions(recorded(100, scheme="symmetric_reshuffle", steps_per_sample=20))
-    assert labelled.positions(recorded(100, steps_per_sample=20)).shape == (2, 100, 2)
-    assert labelled.positions(recorded(100, scheme="with_replacement")).shape == (2, 100, 2)
-    assert labelled.positions(recorded(100, scheme="somebody's own")).shape == (2, 100, 2)
-
-
-def test_within_an_epoch_the_chain_is_not_markov(data):
-    problems_of = {}
-    for scheme in (RandomReshuffle(), WithReplacement()):
-        kernel = SGD(model, 1.0 / (20 * 800), subsampling=scheme, steps_per_sample=1)
-        draws = run(kernel, data, draws=4000, warmup=2000).get_samples(group_by_chain=True)
-        problems_of[scheme] = check_assumptions(np.asarray(draws["mean"])).problems
-    assert any("remembers more" in problem for problem in problems_of[RandomReshuffle()])
-    assert problems_of[WithReplacement()] == ()
-
-
-def test_data_without_a_posterior():
-    with pytest.raises(ValueError, match="no group 'posterior'"):
-        labelled.positions({})

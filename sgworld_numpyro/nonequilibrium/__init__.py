@@ -12,7 +12,11 @@ from sgworld_numpyro.nonequilibrium.circulation import (
     probability_current,
 )
 from sgworld_numpyro.nonequilibrium.diffusion import diffusion_matrix, diffusion_product
-from sgworld_numpyro.nonequilibrium.entropy_production import EntropyProduction, entropy_production
+from sgworld_numpyro.nonequilibrium.entropy_production import (
+    EntropyProduction,
+    entropy_production,
+    held_out_sigma,
+)
 from sgworld_numpyro.nonequilibrium.fisher import RelativeFisherDecomposition, relative_fisher_decomposition
 from sgworld_numpyro.nonequilibrium.fluctuation_theorems import (
     FluctuationTheorems,
@@ -64,6 +68,7 @@ __all__ = [
     "fluctuation_theorems",
     "gradient_covariance",
     "gradient_covariance_product",
+    "held_out_sigma",
     "hessian",
     "hessian_product",
     "lagged_moments",

@@ -4,10 +4,10 @@ The measures of this package fit x_{t+1} − m = A (x_t − m) + noise: a Gaussi
 that does not depend on the position, no memory beyond the last draw. Each is tested here on the draws themselves.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from sgworld_numpyro.nonequilibrium.linear_dynamics import LinearDynamics, fit_linear_dynamics
 from sgworld_numpyro.nonequilibrium.moments import Draws, as_draws
@@ -39,7 +39,7 @@ class Assumptions(NamedTuple):
     """The tests, and in words what failed.
 
     Attributes:
-        skewness: of the stationary law along its principal axes.
+        skewness: of the stationary law, along the coordinates and along the axes of the noise.
         excess_kurtosis: the same of its fourth moment.
         state_dependence: correlation of the noise's square with position or its square: diffusion that varies.
         nonlinearity: correlation of the noise with the square of the position: drift that is not linear.
@@ -72,22 +72,32 @@ def check_assumptions(x: Draws, *, dynamics: LinearDynamics | None = None, block
     Raises:
         ValueError: where not even a fit can be made; see ``fit_linear_dynamics``.
     """
+    rounding = _rounding(np.asarray(x))
     x = as_draws(x)
     fit = fit_linear_dynamics(x, blocks=blocks) if dynamics is None else dynamics
-    whiten, smallest = _axes(fit)
+    root = np.linalg.inv(np.linalg.cholesky(fit.covariance))
+    variances, axes = np.linalg.eigh(root @ fit.Q @ root.T)
+    smallest = max(float(variances[0]), 0.0)
+    whiten = axes.T @ root  # to coordinates of unit covariance in which the noise has a diagonal one
     position = (x - fit.mean) @ whiten.T
-    residual = _standardised(position[:, 1:] - position[:, :-1] @ (whiten @ fit.A @ np.linalg.inv(whiten)).T)
+    residual = position[:, 1:] - position[:, :-1] @ (whiten @ fit.A @ np.linalg.inv(whiten)).T
+    residual = residual[..., variances > MIN_NOISE] / np.sqrt(variances[variances > MIN_NOISE])
+    both = np.concatenate([position, (x - fit.mean) / np.sqrt(np.diag(fit.covariance))], axis=-1)
     now = position[:, :-1]
     square = (now**2 - 1) / np.sqrt(2)
     noise_square = (residual**2 - 1) / np.sqrt(2)
-    table = {
-        "skewness": position**3 - 3 * position,
-        "excess_kurtosis": position**4 - 6 * position**2 + 3,
-        "state_dependence": _products(noise_square, np.concatenate([now, square], -1)),
-        "nonlinearity": _products(residual, square),
-        "memory": _products(residual[:, 1:], residual[:, :-1]),
+    one = np.ones((*x.shape[:2], 1))
+    pairs = {
+        "skewness": (one, both**3 - 3 * both),
+        "excess_kurtosis": (one, both**4 - 6 * both**2 + 3),
+        "state_dependence": (noise_square, np.concatenate([now, square], axis=-1)),
+        "nonlinearity": (residual, square),
+        "memory": (residual[:, 1:], residual[:, :-1]),
     }
-    found = {name: _largest(values, blocks, name) for name, values in table.items()}
+    found = {}
+    for name, (left, right) in pairs.items():
+        mean, error = _means(left, right, blocks)
+        found[name] = _largest(mean, error, RELEVANT_MEMORY if name == "memory" else RELEVANT)
     time = fit.relaxation_time
     relaxations = x.shape[0] * (x.shape[1] - 1) / max(time, 1.0)
     problems = [_SENTENCES[name].format(f.value, f.error) for name, f in found.items() if f.counts]
@@ -99,7 +109,12 @@ def check_assumptions(x: Draws, *, dynamics: LinearDynamics | None = None, block
     if smallest < MIN_NOISE:
         problems.append(
             f"The noise is nearly singular: {smallest:.1e} of the stationary variance in one direction. Entropy "
-            "production is ill-conditioned; project on fewer directions, or name the momenta of a kinetic chain."
+            "production is ill-conditioned: project on fewer directions; of a kinetic chain, record every few steps."
+        )
+    if rounding > 0.1:
+        problems.append(
+            f"The draws are rounded: one unit in their last place is {rounding:.2g} of what they move in a transition. "
+            "Sample in float64 (jax.config.update('jax_enable_x64', True)), or record less often."
         )
     return Assumptions(
         **found, relaxation_time=time, relaxations=relaxations, smallest_noise=smallest, problems=tuple(problems)
@@ -118,29 +133,31 @@ _SENTENCES = {
 }
 
 
-def _axes(fit: LinearDynamics) -> tuple[Float[np.ndarray, "dim dim"], float]:
-    """The map to coordinates of unit covariance in which the noise has a diagonal one, and its least variance."""
-    root = np.linalg.inv(np.linalg.cholesky(fit.covariance))
-    variances, axes = np.linalg.eigh(root @ fit.Q @ root.T)
-    return axes.T @ root, float(variances[0])
+def _rounding(x):
+    """The spacing of floating-point numbers at the draws, over the size of a move; the worst coordinate's."""
+    if x.ndim < 2 or x.shape[-2] < 2 or not np.issubdtype(x.dtype, np.floating):
+        return 0.0
+    moves = np.sqrt(np.mean(np.diff(x, axis=-2).astype(float) ** 2, axis=tuple(range(x.ndim - 1))))
+    spacing = np.spacing(np.abs(x).max(axis=tuple(range(x.ndim - 1)))).astype(float)
+    return float(np.max(spacing / np.where(moves > 0, moves, np.inf)))
 
 
-def _standardised(values):
-    return values / values.std((0, 1))
-
-
-def _products(left, right):
+def _means(left, right, blocks):
+    """Means of all products of a component of ``left`` and one of ``right``: of the run, and of blocks of time."""
     chains, draws, _ = left.shape
-    return np.einsum("cti,ctj->ctij", left, right).reshape(chains, draws, -1)
-
-
-def _largest(values, blocks, name):
-    """The mean that stands out most from 0, with its standard error from blocks of time."""
-    chains, draws, _ = values.shape
     per_chain = min(draws, -(-blocks // chains))
-    means = np.array([part.mean(0) for chain in values for part in np.array_split(chain, per_chain)])
-    mean, error = values.mean((0, 1)), means.std(0, ddof=1) / np.sqrt(len(means))
-    worst = int(np.argmax(np.abs(mean) / error))
-    relevant = RELEVANT_MEMORY if name == "memory" else RELEVANT
-    counts = abs(mean[worst]) > max(relevant, SIGNIFICANT * error[worst])
-    return Finding(float(mean[worst]), float(error[worst]), bool(counts))
+    edges = np.linspace(0, draws, per_chain + 1).astype(int)
+    cuts = [(chain, slice(*edge)) for chain in range(chains) for edge in pairwise(edges)]
+    means = np.array([(left[c, cut].T @ right[c, cut]).ravel() / (cut.stop - cut.start) for c, cut in cuts])
+    lengths = np.array([cut.stop - cut.start for _, cut in cuts])
+    return lengths @ means / lengths.sum(), means.std(0, ddof=1) / np.sqrt(len(means))
+
+
+def _largest(mean, error, relevance):
+    """The mean that is beyond chance and relevance at once, most beyond chance; else the one most beyond chance."""
+    if mean.size == 0:
+        return Finding(0.0, np.nan, False)
+    score = np.abs(mean) / np.where(error > 0, error, np.inf)
+    counts = (np.abs(mean) > relevance) & (score > SIGNIFICANT)
+    worst = int(np.argmax(np.where(counts, score, 0) if counts.any() else score))
+    return Finding(float(mean[worst]), float(error[worst]), bool(counts.any()))

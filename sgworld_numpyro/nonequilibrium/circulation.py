@@ -49,6 +49,8 @@ def circulation(x: Draws | LaggedMoments, *, blocks: int = 64, surrogates: int =
         ValueError: if the draws are of the wrong shape or not finite.
     """
     moments = as_moments(x, blocks)
+    if surrogates < 1:
+        raise ValueError(f"surrogates={surrogates}; want at least 1, and 999 for p-values down to 0.001.")
     estimate = jackknife(_areas_of_runs, moments)
     of_blocks = areas_of_blocks(moments)  # a block read backwards only changes its sign
     share = moments.length / moments.length.sum()
@@ -83,7 +85,7 @@ def _areas_of_runs(runs):
 
 
 class ProbabilityCurrent(NamedTuple):
-    """A current in a plane, on a grid of cells; NaN in cells that the chain did not visit.
+    """A current in a plane, on a grid of cells; NaN in cells of fewer than five visits.
 
     Attributes:
         x: centres of the cells along the first coordinate, of shape (bins,).
@@ -120,7 +122,7 @@ def probability_current(
         ValueError: if the draws are of the wrong shape or not finite, or a coordinate does not exist or does not move.
     """
     x = as_draws(x)
-    if len(set(dims)) != 2 or not all(-x.shape[2] <= d < x.shape[2] for d in dims):
+    if len(set(dims)) != 2 or not all(0 <= d < x.shape[2] for d in dims):
         raise ValueError(f"dims={dims!r}; want two different coordinates of the {x.shape[2]} that the draws have.")
     plane = x[:, :, list(dims)]
     mean, spread = plane.mean((0, 1)), plane.std((0, 1))
@@ -142,7 +144,7 @@ def probability_current(
     current = np.einsum("b,bkij->kij", share, of_blocks)
     deviation = share[:, None, None, None] * (of_blocks - current)
     error = np.sqrt((deviation**2).sum(0) * len(share) / max(len(share) - 1, 1))
-    unvisited = np.asarray(visits) == 0
+    unvisited = np.asarray(visits) < 5  # with fewer there is no standard error to speak of
     current[:, unvisited] = error[:, unvisited] = np.nan
     horizontal, vertical = ((e[1:] + e[:-1]) / 2 for e in edges)
     return ProbabilityCurrent(horizontal, vertical, current, error, visits / (total * area))

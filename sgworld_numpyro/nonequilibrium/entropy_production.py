@@ -42,7 +42,8 @@ class EntropyProduction(NamedTuple):
     Attributes:
         sigma: of every transition, of shape (chain, draw − 1); None if only moments were given. Sums over successive
             transitions are the entropy production of longer stretches.
-        rate: its mean in the stationary state, with the bias of the fit removed, so that it can come out below 0.
+        rate: its mean in the stationary state, with the bias of the fit removed to first order in d²/transitions,
+            so that it can come out below 0. Read it beside ``null_rate``, where that order is not enough.
         rate_error: standard error of ``rate``. Near 0 the rate is far from Gaussian: let ``p_value`` decide there.
         null_rate: mean rate, bias removed alike, of the same chain with blocks of it read backwards at random.
         p_value: how often a chain in detailed balance would show as large a rate.
@@ -70,13 +71,14 @@ def entropy_production(
     """Entropy production per transition of a stationary chain.
 
     For ``"ar1"`` the rate is the relative entropy between (x_t, x_{t+1}) and the reversed pair, ½ tr(J_rev⁻¹ J) − d
-    with their covariances J and J_rev. A fit makes it too large: by d(d − 1)/T for T transitions, which is subtracted;
-    for kinetic chains, by what the jackknife says.
+    with their covariances J and J_rev. A fit makes it too large, by d(d − 1)/T for T transitions near equilibrium; what
+    the jackknife says of it is subtracted, or that where there are fewer than 16 blocks.
 
     Args:
         x: draws (chain, draw, dim), one a period of the scheme, or their ``LaggedMoments``.
         method: how a transition's entropy production is defined; see the module.
-        kinetic: numbers of the coordinates that change sign when time is reversed (momenta). Only with ``"ar1"``.
+        kinetic: numbers of the coordinates that change sign when time is reversed (momenta), from their mean: momenta
+            that drift are not counted as entropy production. Only with ``"ar1"``.
         dynamics: what to use in place of a fit to ``x``: that of the whole run where ``x`` is a chunk of it, or
             ``linear_dynamics`` that are predicted. The rate is then that of these dynamics.
         blocks: into how many blocks to cut the draws; each must be much longer than the relaxation time.
@@ -93,6 +95,8 @@ def entropy_production(
         draws = as_draws(x)
         dim = draws.shape[2]
     parity = _parity(kinetic, method, dim)
+    if dynamics is not None and len(dynamics.mean) != dim:
+        raise ValueError(f"dynamics of {len(dynamics.mean)} dimensions, draws of {dim}; fit or predict them alike.")
     if dynamics is not None:
         forms = _forms(dynamics, method, parity)
         rate = float(_rate(dynamics, forms))
@@ -109,7 +113,9 @@ def entropy_production(
         return _rate(fits, _forms(fits, method, parity))
 
     estimate = jackknife(plug_in, moments)
-    bias = float(estimate.bias) if kinetic else dim * (dim - 1) / moments.transitions
+    bias = float(estimate.bias)
+    if len(moments.length) < 16 or not np.isfinite(bias):
+        bias = dim * (dim - 1) / moments.transitions
     reversals = random_reversals(len(moments.length), surrogates, seed)
     null = plug_in(moments.reversals(reversals, parity))
     return EntropyProduction(
@@ -118,6 +124,41 @@ def entropy_production(
         float(estimate.error),
         float(np.mean(null[np.isfinite(null)])) - bias if np.isfinite(null).any() else np.nan,
         exceedance(float(estimate.value), null),
+    )
+
+
+def held_out_sigma(
+    x: Draws, method: Method = "ar1", *, kinetic: tuple[int, ...] = ()
+) -> Float[np.ndarray, "chain transition"]:
+    """Entropy production of each half of a run, of dynamics that were fitted to the other half.
+
+    For the fluctuation theorems: of dynamics fitted to the same draws, mean and variance of σ agree with them
+    whatever the truth, if only the draws are Gaussian. The halves are every other chain, or of a single chain the
+    first and the second half.
+
+    Args:
+        x: draws (chain, draw, dim).
+        method: as in ``entropy_production``.
+        kinetic: likewise.
+
+    Raises:
+        ValueError: as ``entropy_production``.
+    """
+    x = as_draws(x)
+    parity = _parity(kinetic, method, x.shape[2])
+    if len(x) > 1:
+        sigma = np.empty((x.shape[0], x.shape[1] - 1))
+        for here in (0, 1):
+            fit = fit_linear_dynamics(x[1 - here :: 2])
+            sigma[here::2] = _sigma(x[here::2], fit, _forms(fit, method, parity))
+        return sigma
+    first, second = x[:, : x.shape[1] // 2 + 1], x[:, x.shape[1] // 2 :]
+    return np.concatenate(
+        [
+            _sigma(here, fit, _forms(fit, method, parity))
+            for here, fit in ((first, fit_linear_dynamics(second)), (second, fit_linear_dynamics(first)))
+        ],
+        axis=1,
     )
 
 
@@ -131,7 +172,11 @@ class _Forms(NamedTuple):
 
 def _forms(dynamics: LinearDynamics | Fits, method: Method, parity: Float[np.ndarray, "dim"]) -> _Forms:
     propagator, noise, covariance = dynamics.A, dynamics.Q, dynamics.covariance
-    check_full_rank(noise, "the covariance of the noise")
+    if np.any(parity < 0):
+        remedy = "A kinetic chain with one noise a step shows all of it only over a few: record every k-th, x[:, ::k]."
+        check_full_rank(noise, "the covariance of the noise", remedy)
+    else:
+        check_full_rank(noise, "the covariance of the noise")
     precision = np.linalg.inv(noise)
     if method == "ar1":
         stiffness = np.linalg.inv(covariance)

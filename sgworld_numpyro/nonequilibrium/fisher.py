@@ -26,7 +26,8 @@ class RelativeFisherDecomposition(NamedTuple):
         relative_fisher: E|∇ ln p − s|²_D, the relative Fisher information.
         relative_fisher_error: its standard error, that of the entropy production included.
         entropy_production: as given.
-        kl_bound: upper bound on KL(p ‖ π) in nats; NaN without a log-Sobolev constant.
+        kl_bound: upper bound on KL(p ‖ π) in nats, from ``relative_fisher`` and two of its standard errors; NaN
+            without a log-Sobolev constant.
     """
 
     drift_error: float
@@ -86,7 +87,6 @@ def relative_fisher_decomposition(
     total = float(square.mean())
     error = float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else np.nan
     fisher = total - entropy_production
-    bound = np.nan if log_sobolev is None else max(fisher, 0.0) / (2 * log_sobolev * smallest)
-    return RelativeFisherDecomposition(
-        total, error, fisher, float(np.hypot(error, entropy_production_error)), float(entropy_production), bound
-    )
+    fisher_error = float(np.hypot(error, entropy_production_error))
+    bound = np.nan if log_sobolev is None else max(fisher + 2 * fisher_error, 0.0) / (2 * log_sobolev * smallest)
+    return RelativeFisherDecomposition(total, error, fisher, fisher_error, float(entropy_production), bound)

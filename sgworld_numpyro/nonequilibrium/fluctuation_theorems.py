@@ -68,7 +68,8 @@ def fluctuation_theorems(
     Errors come from blocks of time, so that correlations between stretches count.
 
     Args:
-        sigma: entropy production per transition, in nats, as ``entropy_production`` returns it.
+        sigma: entropy production per transition, in nats: that of predicted dynamics, or ``held_out_sigma(x)``. Of
+            dynamics fitted to the same draws, σ obeys both theorems by construction if the draws are Gaussian.
         lengths: in how many transitions to measure; stretches do not overlap.
 
     Raises:
@@ -81,8 +82,8 @@ def fluctuation_theorems(
         raise ValueError(f"sigma has shape {sigma.shape}; want (chain, transition), as entropy_production returns it.")
     if not np.isfinite(sigma).all():
         raise ValueError("sigma is not all finite; a diverged chain has no stationary entropy production.")
-    if any(length < 1 for length in lengths):
-        raise ValueError(f"lengths={tuple(lengths)!r}; want positive numbers of transitions.")
+    if len(lengths) == 0 or any(length < 1 or length != int(length) for length in lengths):
+        raise ValueError(f"lengths={tuple(lengths)!r}; want positive whole numbers of transitions.")
     results = [(_of_stretches(s), _histogram(s.ravel())) for s in (_stretches(sigma, length) for length in lengths)]
     integral, integral_error, ess, slope, slope_error = np.array([numbers for numbers, _ in results]).T
     histograms = tuple(histogram for _, histogram in results)

@@ -77,9 +77,15 @@ def linear_dynamics(
     """Dynamics that are known or predicted, as from a Hessian and a diffusion matrix: A = 1 − hH, Q = 2D.
 
     Raises:
-        ValueError: if the dynamics do not contract.
+        ValueError: if the dynamics do not contract, or Q is no covariance.
     """
     mean, A, Q = np.asarray(mean, float), np.asarray(A, float), np.asarray(Q, float)
+    if mean.ndim != 1 or not A.shape == Q.shape == (len(mean), len(mean)):
+        raise ValueError(f"mean, A and Q have shapes {mean.shape}, {A.shape}, {Q.shape}; want (d,), (d, d) and (d, d).")
+    if not all(np.isfinite(part).all() for part in (mean, A, Q)):
+        raise ValueError("mean, A and Q must be finite.")
+    if np.linalg.eigvalsh((Q + Q.T) / 2)[0] < -1e-12 * np.abs(Q).max():
+        raise ValueError(f"Q is no covariance: it has the eigenvalue {np.linalg.eigvalsh((Q + Q.T) / 2)[0]:.3g}.")
     _check_contraction(A)
     nan = np.full_like(Q, np.nan)
     return LinearDynamics(mean, A, Q, stationary_covariance(A, Q), np.full_like(mean, np.nan), nan, nan, nan, 0)
@@ -107,6 +113,12 @@ def least_squares(moments: LaggedMoments) -> Fits:
     propagator = transposed(np.linalg.solve(now / unit, lagged / unit)) * scale[:, :, None] / scale[:, None, :]
     noise = (after - propagator @ lagged) * (length / (length - moments.dim - 1))
     noise = (noise + transposed(noise)) / 2
+    silent = np.argwhere(np.diagonal(noise, axis1=1, axis2=2) <= 1e-13 * np.diagonal(after, axis1=1, axis2=2))
+    if len(silent):
+        raise ValueError(
+            f"coordinate {silent[0][1]} follows from the last draw without noise. A chain without noise, as of the "
+            "full batch at temperature 0, has no entropy production; of others, leave the coordinate out."
+        )
     mean = moments.origin + (first + second) / 2
     return Fits(mean, propagator, noise, stationary_covariance(propagator, noise))
 
@@ -119,11 +131,12 @@ def stationary_covariance(
     # Σ = Q + AQAᵀ + A²QA²ᵀ + …, with the number of terms doubled every time (Smith 1968): sums of positive terms,
     # whatever the units of the coordinates.
     covariance, power = noise, np.where(contracts, propagator, 0.0)
-    while True:
+    for _ in range(64):  # a spectral radius of 1 - 2**-53 is the nearest to 1 that there is
         more = power @ covariance @ transposed(power)
         covariance, power = covariance + more, power @ power
         if np.all(np.abs(more) <= 1e-17 * _units(covariance)[1]):
-            return np.where(contracts, (covariance + transposed(covariance)) / 2, np.nan)
+            break
+    return np.where(contracts, (covariance + transposed(covariance)) / 2, np.nan)
 
 
 def spectral_radius(matrices: Float[np.ndarray, "*fits dim dim"]) -> Float[np.ndarray, "*fits"]:
@@ -151,7 +164,10 @@ def _units(covariance):
     return scale, scale[..., :, None] * scale[..., None, :]
 
 
-def check_full_rank(covariance: Float[np.ndarray, "*fits dim dim"], what: str) -> None:
+_FEWER = "Measure in fewer dimensions: leave it out, or use principal_components(x, k)."
+
+
+def check_full_rank(covariance: Float[np.ndarray, "*fits dim dim"], what: str, remedy: str = _FEWER) -> None:
     """Raise ``ValueError`` if a covariance is singular to working precision."""
     scale, unit = _units(covariance)
     if np.all(scale > 0):
@@ -162,6 +178,4 @@ def check_full_rank(covariance: Float[np.ndarray, "*fits dim dim"], what: str) -
     reason = (
         f"coordinate {still[0][-1]} does not move" if len(still) else "some combination of coordinates does not move"
     )
-    raise ValueError(
-        f"{what} is singular: {reason}. Measure in fewer dimensions: leave it out, or use principal_components(x, k)."
-    )
+    raise ValueError(f"{what} is singular: {reason}. {remedy}")

@@ -77,13 +77,33 @@ class LaggedMoments(NamedTuple):
         """As many blocks, each the sum of all the others."""
         return LaggedMoments(self.origin, *(s.sum(0) - s for s in self.sums))
 
+    def centred(self) -> "LaggedMoments":
+        """The same moments with the mean of all draws as the origin."""
+        pooled = self.pooled()
+        mean = (pooled.first[0] + pooled.second[0]) / (2 * pooled.length[0])
+        length = self.length[:, None, None]
+
+        def moved(s, left, right):
+            return s - left[:, :, None] * mean - mean[:, None] * right[:, None, :] + length * np.outer(mean, mean)
+
+        return LaggedMoments(
+            self.origin + mean,
+            self.length,
+            self.first - self.length[:, None] * mean,
+            self.second - self.length[:, None] * mean,
+            moved(self.s00, self.first, self.first),
+            moved(self.s01, self.first, self.second),
+            moved(self.s11, self.second, self.second),
+        )
+
     def reversals(self, backwards: Bool[np.ndarray, "surrogates blocks"], parity=1.0) -> "LaggedMoments":
-        """Sums of all blocks, some read backwards; a new block for each choice of which.
+        """Sums of all blocks, some read backwards, about the mean; a new block for each choice of which.
 
         Args:
             backwards: the choices.
-            parity: −1 for the coordinates that change sign with time, which are then measured from ``origin``.
+            parity: −1 for the coordinates that change sign with time, measured from their mean.
         """
+        sums = self.centred()
         sign = np.broadcast_to(np.asarray(parity, float), self.dim)
         flips = np.outer(sign, sign)
         back = backwards.astype(float)
@@ -92,13 +112,13 @@ class LaggedMoments(NamedTuple):
             return np.tensordot(1 - back, forwards, 1) + np.tensordot(back, reverse, 1)
 
         return LaggedMoments(
-            self.origin,
+            sums.origin,
             np.full(len(back), self.length.sum()),
-            mixed(self.first, self.second * sign),
-            mixed(self.second, self.first * sign),
-            mixed(self.s00, self.s11 * flips),
-            mixed(self.s01, self.s01.transpose(0, 2, 1) * flips),
-            mixed(self.s11, self.s00 * flips),
+            mixed(sums.first, sums.second * sign),
+            mixed(sums.second, sums.first * sign),
+            mixed(sums.s00, sums.s11 * flips),
+            mixed(sums.s01, sums.s01.transpose(0, 2, 1) * flips),
+            mixed(sums.s11, sums.s00 * flips),
         )
 
 
@@ -116,6 +136,8 @@ def lagged_moments(x: Draws, blocks: int = 64, origin: Float[np.ndarray, "dim"] 
     """
     x = as_draws(x)
     chains, draws, dim = x.shape
+    if blocks < 1:
+        raise ValueError(f"blocks={blocks}; want at least 1, and dozens for standard errors.")
     origin = x.mean((0, 1)) if origin is None else np.asarray(origin, float)
     if origin.shape != (dim,):
         raise ValueError(f"origin has shape {origin.shape}; draws of {dim} dimensions want ({dim},).")

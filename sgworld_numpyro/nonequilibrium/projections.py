@@ -56,8 +56,10 @@ def principal_components(x: Draws, k: int) -> Projection:
         ValueError: if ``k`` is not between 1 and the rank that the draws can have.
     """
     x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"draws have shape {x.shape}; want (chain, draw, dim).")
+    if x.ndim not in (2, 3):
+        raise ValueError(f"draws have shape {x.shape}; want (chain, draw, dim), or (draw, dim) for one chain.")
+    if not np.isfinite(x).all():
+        raise ValueError("draws are not all finite; a diverged chain has no principal components.")
     flat = x.reshape(-1, x.shape[-1])
     draws, dim = flat.shape
     if not 1 <= k <= min(draws - 1, dim):

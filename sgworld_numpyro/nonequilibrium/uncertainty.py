@@ -43,7 +43,8 @@ def uncertainty_relation(
     Args:
         x: draws (chain, draw, dim), or their ``LaggedMoments``, with blocks of nearly equal length.
         weights: antisymmetric weights W of the planes; by default those of the entropy production of the linear
-            description, which make the bound nearly tight close to equilibrium.
+            description, which make the bound nearly tight close to equilibrium. Each half of the blocks is then
+            measured with the weights that the other half gives: of its own it would show a current by chance.
         blocks: into how many blocks to cut the draws.
 
     Raises:
@@ -58,15 +59,18 @@ def uncertainty_relation(
             "wants eight or more of nearly equal length."
         )
     dim = moments.dim
+    areas = areas_of_blocks(moments)
     if weights is None:
-        _, propagator, noise, covariance = (field[0] for field in least_squares(moments.pooled()))
-        lagged = propagator @ covariance
-        weights = np.linalg.solve(noise, lagged.T - lagged) @ np.linalg.inv(covariance)
-    weights = np.asarray(weights, float)
-    if weights.shape != (dim, dim) or not np.any(weights != weights.T):
-        raise ValueError(f"weights of shape {weights.shape}; want ({dim}, {dim}), antisymmetric and not all zero.")
-    weights = (weights - weights.T) / 2
-    currents = np.einsum("ij,bij->b", weights, areas_of_blocks(moments))
+        even = np.arange(len(count)) % 2 == 0
+        of_even, of_odd = (
+            _weights(LaggedMoments(moments.origin, *(s[half] for s in moments.sums))) for half in (even, ~even)
+        )
+        currents = np.einsum("bij,bij->b", np.where(even[:, None, None], of_odd, of_even), areas)
+    else:
+        weights = np.asarray(weights, float)
+        if weights.shape != (dim, dim) or not np.any(weights != weights.T):
+            raise ValueError(f"weights of shape {weights.shape}; want ({dim}, {dim}), antisymmetric and not all zero.")
+        currents = np.einsum("ij,bij->b", (weights - weights.T) / 2, areas)
     number, length = len(currents), float(count.mean())
     mean, variance = float(currents.mean()), float(currents.var(ddof=1))
     mean_error = float(np.sqrt(variance / number))
@@ -81,3 +85,11 @@ def uncertainty_relation(
     return UncertaintyRelation(
         mean, mean_error, dispersion, float(dispersion * relative), bound, float(slope * dispersion * relative)
     )
+
+
+def _weights(moments):
+    """Of the planes in the entropy production of a fit: the antisymmetric part of D⁻¹ C Σ⁻¹, up to a factor."""
+    _, propagator, noise, covariance = (field[0] for field in least_squares(moments.pooled()))
+    lagged = propagator @ covariance
+    weights = np.linalg.solve(noise, lagged.T - lagged) @ np.linalg.inv(covariance)
+    return (weights - weights.T) / 2
