@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy.linalg import qr
 
-from sgworld_numpyro.nonequilibrium import labelled, principal_components
+from sgworld_numpyro.nonequilibrium import labelled, principal_components, recorded
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.35"
 MIN_DRAWS = 4  # the fewest of which ArviZ computes R-hat
@@ -108,7 +108,7 @@ def as_run(data, var_names=None) -> Run:
     # without attrs, so that phases are not looked at: not every question minds that they are mixed
     bare = {"posterior": posterior[sorted(map(str, posterior.data_vars))].drop_attrs(), "sample_stats": stats}
     everything = labelled.positions(bare)
-    chosen = everything if var_names is None else labelled.positions(bare, sorted(var_names))
+    chosen = everything if var_names is None else labelled.positions(bare, var_names=sorted(var_names))
     places = {name: n for n, name in enumerate(everything["coordinate"].values)}
     kept = np.array([places.get(name, -1) for name in chosen["coordinate"].values])
     x = chosen.astype(float)
@@ -151,7 +151,7 @@ def few_coordinates(run: Run) -> tuple[xr.Dataset, list[str]]:
     """
     dims, names, x, notes = ("chain", "draw"), run.names, run.x.values, list(run.notes)
     try:
-        labelled.check_phases(run.dataset)
+        recorded.check_phases(run.dataset)
     except ValueError as error:
         raise CannotTell(error) from error
     if len(names) > MAX_COORDINATES:

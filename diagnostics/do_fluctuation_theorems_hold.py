@@ -7,7 +7,7 @@ import numpy as np
 from diagnostics import _command
 from diagnostics._common import BLUE, GREEN, ORANGE, Verdict, as_run, columns, few_coordinates
 from diagnostics._estimates import ROUGH, blocks_of
-from sgworld_numpyro.nonequilibrium import fluctuation_theorems, labelled
+from sgworld_numpyro.nonequilibrium import fluctuation_theorems, held_out_sigma, labelled
 
 LENGTHS = (1, 2, 3, 10, 100)
 SIGNIFICANT = 0.01  # p-value of the entropy production below which there is something to test
@@ -22,7 +22,7 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     blocks, independent = blocks_of(labelled.positions(draws).values)
     notes += [] if independent else [ROUGH]
     production = labelled.entropy_production(draws, blocks=blocks, seed=seed, surrogates=199)
-    found = fluctuation_theorems(production["sigma"].values, LENGTHS)
+    found = fluctuation_theorems(held_out_sigma(labelled.positions(draws).values), LENGTHS)
     problems = labelled.check_assumptions(draws, blocks=blocks).problems
     rate, p_value = float(production["rate"]), float(production["p_value"])
     departures = [
@@ -108,7 +108,7 @@ def draw(data, verdict, path):
     from matplotlib.figure import Figure
 
     draws, _ = few_coordinates(as_run(data))
-    sigma = labelled.entropy_production(draws, surrogates=1).sigma.values
+    sigma = held_out_sigma(labelled.positions(draws).values)
     found = fluctuation_theorems(sigma, LENGTHS)
     figure = Figure(figsize=(10.4, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)

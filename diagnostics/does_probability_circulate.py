@@ -111,7 +111,7 @@ def draw(data, verdict, path):
         _draw_one(draws[names[0]].values, names[0], path)
         return
     plane = tuple(verdict.numbers["planes"][0]["plane"])
-    map_ = labelled.probability_current(draws, plane, bins=BINS)
+    map_ = labelled.probability_current(draws, dims=plane, bins=BINS)
     centre = [float(draws[name].mean()) for name in plane]
     sd = [float(draws[name].std()) for name in plane]
     x, y = ((map_[axis].values - c) / s for axis, c, s in zip("xy", centre, sd, strict=True))

@@ -13,7 +13,7 @@ from diagnostics import _command
 from diagnostics._common import BLUE, ORANGE, CannotTell, Verdict, as_run, columns, reference_of, with_error
 from diagnostics._estimates import ROUGH, spread
 from sgworld_numpyro.linear_gaussian import INTEGRATORS, SCHEMES, gaussian_mean, stationary_moments
-from sgworld_numpyro.nonequilibrium.labelled import period_of
+from sgworld_numpyro.nonequilibrium.recorded import period_of
 
 TOLERANCE = 0.02
 MAX_ROWS = 2000  # more rows are taken together: only the number of batches in a pass matters

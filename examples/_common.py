@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-import arviz as az
+from sgworld_numpyro import to_inference_data
 
 
 def parse(description, argv, add_options=None):
@@ -27,20 +27,19 @@ def write_json(path, numbers):
         path.write_text(json.dumps(numbers, indent=2) + "\n")
 
 
-def save_run(path, mcmc, settings, reference, landscape=None, **labels):
+def save_run(path, mcmc, settings=None, reference=None, landscape=None, **labels):
     """Save draws as netCDF; ``posterior.attrs`` holds the settings and, as JSON, the moments to compare with.
 
     Args:
         path: the file.
         mcmc: a finished run.
-        settings: scheme, integrator, step_size, batch_size, num_rows and steps_per_sample.
+        settings: what to say of the run besides, or instead of, what ``to_inference_data`` finds out by itself.
         reference: "source", and "mean" and "covariance" of the flat position: sites in alphabetical order.
         landscape: "loss_minimum", and "landscape_minimum" and "covariance" of the effective landscape, alike.
         labels: coords and dims for ArviZ.
     """
-    # ArviZ 0.23 computes the log-likelihood of every row at every draw unless told not to.
-    data = az.from_numpyro(mcmc, log_likelihood=False, **labels)
-    data.posterior.attrs.update(settings, num_warmup=mcmc.num_warmup, reference=json.dumps(reference))
-    if landscape is not None:
-        data.posterior.attrs["landscape"] = json.dumps(landscape)
+    data = to_inference_data(mcmc, **labels)
+    moments = {"reference": reference, "landscape": landscape}
+    stored = {name: json.dumps(value) for name, value in moments.items() if value is not None}
+    data["posterior"].attrs.update(settings or {}, **stored)
     data.to_netcdf(path)

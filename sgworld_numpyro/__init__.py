@@ -5,6 +5,7 @@
 """
 
 from sgworld_numpyro.divergence import DivergenceWarning
+from sgworld_numpyro.inference_data import to_inference_data
 from sgworld_numpyro.integrators import EulerMaruyama, LeimkuhlerMatthews
 from sgworld_numpyro.kernel import SGD, SGLD, SGWORLD, StochasticGradientKernel
 from sgworld_numpyro.schedules import welling_teh
@@ -45,5 +46,6 @@ __all__ = [
     "SubsamplingScheme",
     "SymmetricReshuffle",
     "WithReplacement",
+    "to_inference_data",
     "welling_teh",
 ]

@@ -78,11 +78,16 @@ def nonlinear(rows=6, batch=2):
     return RowPotential(Partial(tilted, a), rows, batch, DIM)
 
 
+@cache
+def fixed_batches(scheme, plate):
+    return np.array(jax.jit(scheme.layout, static_argnums=0)(plate)).reshape(-1, plate.batch_size)
+
+
 def exact_law(scheme, integrator, h, temperature, rows=ROWS, batch=BATCH):
     """Mean and covariance at the ends of periods, over all orders."""
     potential, problem = regression(rows, batch)
     own = RESHUFFLED[scheme]
-    order = np.array(own.layout(potential.plate)).reshape(-1, batch) if scheme == "batch_reshuffle" else None
+    order = fixed_batches(own, potential.plate) if scheme == "batch_reshuffle" else None
     moments = stationary_moments(
         problem, scheme, NAMES[type(integrator)], h, batch, temperature=temperature, order=order
     )
@@ -95,7 +100,7 @@ def exact_law(scheme, integrator, h, temperature, rows=ROWS, batch=BATCH):
 
 def test_hessian_and_laplacian():
     potential, x = nonlinear(), jnp.array([0.4, -0.3])
-    expected = jax.hessian(potential.full)(x)
+    expected = jax.jit(jax.hessian(potential.full))(x)
     np.testing.assert_allclose(hessian(potential, x), expected, rtol=1e-12)
     np.testing.assert_allclose(hessian_product(potential, x)(x), expected @ x, rtol=1e-12)
     np.testing.assert_allclose(laplacian(potential, x), jnp.trace(expected), rtol=1e-12)
@@ -166,13 +171,16 @@ def test_the_covariance_is_that_of_the_landscape(scheme, integrator):
     """T (∇²U_eff)⁻¹: what is left falls with the square of the step size."""
     (potential, problem), temperature = regression(), 0.5
 
-    def miss(h):
-        _, covariance = exact_law(scheme, integrator, h, temperature)
-
-        def landscape(x):
+    @jax.jit
+    def landscape_hessian(x, h):
+        def slope(x):
             return effective_gradient(potential, x, RESHUFFLED[scheme], integrator, h, temperature=temperature)
 
-        precision = jax.jit(jax.jacobian(landscape))(jnp.asarray(problem.mean))
+        return jax.jacobian(slope)(x)
+
+    def miss(h):
+        _, covariance = exact_law(scheme, integrator, h, temperature)
+        precision = landscape_hessian(jnp.asarray(problem.mean), h)
         first_order = np.linalg.norm(covariance - temperature * problem.covariance)
         return np.linalg.norm(temperature * np.linalg.inv(precision) - covariance), first_order
 
@@ -208,6 +216,9 @@ def test_descent_on_independent_batches_is_that_on_all_rows(scheme):
 # --- Beyond quadratics ---
 
 
+SHIFT = np.array([-0.5, 0.5])
+
+
 def bent(shift, x, rows):
     return (x[0] ** 4 / 4 + x[0] ** 2 / 2 + 0.5 * x[0]) + (shift[rows] * x[0] ** 2).mean()
 
@@ -216,7 +227,7 @@ def bent(shift, x, rows):
 @pytest.mark.parametrize("scheme", [FullBatch(), RandomReshuffle()], ids=lambda s: type(s).__name__)
 def test_the_density_of_euler_maruyama_in_one_dimension(scheme, temperature):
     """∝ exp(-U_eff/T), from the transition density on a grid; the error in E x and E x² is of second order."""
-    potential = RowPotential(Partial(bent, jnp.array([-0.5, 0.5])), 2, 1, 1)
+    potential = RowPotential(Partial(bent, jnp.asarray(SHIFT)), 2, 1, 1)
     grid = np.linspace(-4, 4, 401)
     orders = [[[0, 1]]] if isinstance(scheme, FullBatch) else [[[0], [1]], [[1], [0]]]
 
@@ -224,23 +235,26 @@ def test_the_density_of_euler_maruyama_in_one_dimension(scheme, temperature):
         density = density / density.sum()
         return np.array([density @ grid, density @ grid**2])
 
-    def miss(h):
-        gradient = jax.jit(jax.vmap(jax.grad(potential.estimate), in_axes=(0, None)))
+    gradients = grid**3 + grid + 0.5 + 2 * SHIFT[:, None] * grid  # of each row
 
+    @jax.jit
+    def landscape(x, h):
+        return effective_potential(potential, x, scheme, EM, h, temperature=temperature)
+
+    energies_on_grid = jax.jit(jax.vmap(landscape, in_axes=(0, None)))
+
+    def miss(h):
         def kernel(rows):
-            centre = grid - h * np.array(gradient(grid[:, None], jnp.array(rows)))[:, 0]
+            centre = grid - h * gradients[rows].mean(0)
             weights = np.exp(-((grid - centre[:, None]) ** 2) / (4 * h * temperature))
             return weights / weights.sum(1, keepdims=True)
 
-        density = np.exp(-np.array(jax.vmap(potential.full)(grid[:, None])) / temperature)
+        density = np.exp(-(grid**4 / 4 + grid**2 / 2 + grid / 2 + SHIFT.mean() * grid**2) / temperature)
         start = moments(density)
         period = np.mean([np.linalg.multi_dot([np.eye(len(grid)), *map(kernel, order)]) for order in orders], axis=0)
         stationary = np.linalg.solve(period.T - np.eye(len(grid)) + 1 / len(grid), np.full(len(grid), 1 / len(grid)))
 
-        def landscape(x):
-            return effective_potential(potential, x, scheme, EM, h, temperature=temperature)
-
-        energies = np.array(jax.jit(jax.vmap(landscape))(grid[:, None]))
+        energies = np.array(energies_on_grid(grid[:, None], h))
         predicted = moments(np.where(np.abs(grid) < 3, np.exp(-(energies - energies.min()) / temperature), 0))
         return np.abs(predicted - moments(stationary)).max(), np.abs(start - moments(stationary)).max()
 
@@ -304,3 +318,35 @@ class Own:
 def test_what_has_no_landscape_is_refused(function, scheme, integrator, temperature, message):
     with pytest.raises(ValueError, match=message):
         function(nonlinear(), np.ones(DIM), scheme, integrator, 0.1, temperature=temperature)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        hessian,
+        hessian_product,
+        laplacian,
+        potential_minimum,
+        lambda *args: hessian_product(args[0], jnp.ones(DIM))(args[1]),
+        lambda *args: effective_potential(*args, RandomReshuffle(), LM, 0.1),
+        lambda *args: effective_gradient(*args, RandomReshuffle(), LM, 0.1),
+        lambda *args: landscape_minimum(*args, RandomReshuffle(), LM, 0.1),
+    ],
+)
+def test_a_position_of_wrong_shape_is_refused(function):
+    for x in (np.ones(3), np.ones((1, DIM)), 1.0):
+        with pytest.raises(ValueError, match=r"^[xv] has shape \(.*dim=2; pass a flat vector of shape \(2,\)"):
+            function(nonlinear(), x)
+
+
+def test_integers_and_lists_serve_as_positions():
+    potential, arguments = nonlinear(), (RandomReshuffle(), LM, 0.01)
+    for function, args in (
+        (hessian, ()),
+        (laplacian, ()),
+        (effective_gradient, arguments),
+        (effective_potential, arguments),
+    ):
+        np.testing.assert_allclose(function(potential, [1, 0], *args), function(potential, np.array([1.0, 0.0]), *args))
+    start = np.array([5, -4])
+    np.testing.assert_allclose(potential_minimum(potential, start), potential_minimum(potential, start * 1.0))

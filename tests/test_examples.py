@@ -56,6 +56,15 @@ def is_image(path):
     return path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_gaussian_mean_currents(gaussian_mean):
+    _, numbers = gaussian_mean
+    sgld, sgworld = (numbers["entropy_production"][name] for name in ("SGLD", "SGWORLD"))
+    for found in (sgld, sgworld):
+        assert abs(found["measured"] - found["exact"]) <= 5 * found["error"]
+    assert sgworld["exact"] < 0.01 * sgld["exact"]
+    assert sgworld["p_value"] > 0.01
+
+
 def test_gaussian_mean_measures_what_is_exact(gaussian_mean):
     _, numbers = gaussian_mean
     estimates = [e for row in numbers["bias"].values() for bias in row.values() for e in bias.values()]

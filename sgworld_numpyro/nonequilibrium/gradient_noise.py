@@ -20,7 +20,7 @@ from jax import Array
 from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
-from sgworld_numpyro.nonequilibrium.row_potential import RowPotential, block_length, sum_over_blocks
+from sgworld_numpyro.nonequilibrium.row_potential import RowPotential, as_vector, block_length, sum_over_blocks
 from sgworld_numpyro.subsampling import (
     BatchReshuffle,
     Cyclic,
@@ -64,7 +64,8 @@ def noise_units(scheme: SubsamplingScheme, plate: Plate) -> NoiseUnits:
 
 @partial(jax.jit, static_argnames=("scheme", "plate"))
 def _fixed_batches(scheme, plate):
-    # the same in any order, and so with any key
+    if isinstance(scheme, BatchReshuffle):
+        return scheme.layout(plate).reshape(-1, plate.batch_size)  # in any order, so no need to draw one
     return scheme.indices(jax.random.key(0), jnp.int32(0), stream_period(plate), plate)
 
 
@@ -104,9 +105,9 @@ def gradient_covariance(
         scheme: one of the package's subsampling schemes.
 
     Raises:
-        ValueError: if the scheme is not one of this package's.
+        ValueError: if the scheme is not one of this package's, or x not a vector of length d.
     """
-    x = jnp.asarray(x)
+    x = potential.position(x)
     units, factor = noise_units(scheme, potential.plate)
     if factor == 0:
         return jnp.zeros((potential.dim, potential.dim), x.dtype)
@@ -128,9 +129,9 @@ def gradient_covariance_product(
         scheme: one of the package's subsampling schemes.
 
     Raises:
-        ValueError: if the scheme is not one of this package's.
+        ValueError: if the scheme is not one of this package's, or x not a vector of length d.
     """
-    x = jnp.asarray(x)
+    x = potential.position(x)
     units, factor = noise_units(scheme, potential.plate)
     if factor == 0:
         return Partial(_no_noise, x)
@@ -148,13 +149,13 @@ def total_gradient_variance(
         scheme: one of the package's subsampling schemes.
 
     Raises:
-        ValueError: if the scheme is not one of this package's.
+        ValueError: if the scheme is not one of this package's, or x not a vector of length d.
     """
-    x = jnp.asarray(x)
+    x = potential.position(x)
     units, factor = noise_units(scheme, potential.plate)
     if factor == 0:
         return jnp.zeros((), x.dtype)
-    return factor * _variance(potential, x, units)
+    return factor * units_variance(potential, x, units)
 
 
 @jax.jit
@@ -169,7 +170,10 @@ def _covariance(potential, x, units):
 
 
 @jax.jit
-def _variance(potential, x, units):
+def units_variance(
+    potential: RowPotential, x: Float[Array, "dim"], units: Int[Array, "units rows"]
+) -> Float[Array, ""]:
+    """The trace of the population covariance of the units' gradients, of which a minibatch has the part φ."""
     mean = potential.gradient(x)
 
     def block(numbers):
@@ -180,7 +184,7 @@ def _variance(potential, x, units):
 
 @jax.jit
 def _product(potential, x, units, factor, gradient, v):
-    v = jnp.asarray(v, x.dtype)
+    v = as_vector("v", v, x.size, x.dtype)
     mean = gradient @ v
 
     def block(numbers):
@@ -192,4 +196,4 @@ def _product(potential, x, units, factor, gradient, v):
 
 
 def _no_noise(x, v):
-    return jnp.zeros_like(x)
+    return jnp.zeros_like(as_vector("v", v, x.size, x.dtype))

@@ -2,8 +2,13 @@
 
 Each function here is its namesake of ``sgworld_numpyro.nonequilibrium``, on the ``posterior`` group of what
 ``arviz.from_numpyro`` or ``arviz.from_netcdf`` returns (ArviZ 0.23 and 1.x), from any sampler. Fields of the result
-become variables with the coordinates' names. Draws that mix phases of a period are refused, where the run says how it
-was recorded (``posterior.attrs``: scheme, num_rows, batch_size, steps_per_sample).
+become variables with the coordinates' names. All take ``var_names``, the sites to measure, and ``projection``, see
+``positions``; further options are those of the namesake.
+
+Draws that mix phases of a period are refused where ``posterior.attrs`` say how the run was recorded, as they do after
+``sgworld_numpyro.to_inference_data(mcmc)``: scheme, num_rows, batch_size and steps_per_sample. Nothing is checked where
+they do not, where the scheme is not one of this package's, and where the model has several subsampled plates. There,
+look at ``check_assumptions(data).memory``: draws that mix phases remember more than their last one.
 """
 
 from collections.abc import Sequence
@@ -13,8 +18,10 @@ import numpy as np
 import xarray as xr
 
 from sgworld_numpyro import nonequilibrium as measures
-from sgworld_numpyro import subsampling
+from sgworld_numpyro.nonequilibrium.entropy_production import Method
+from sgworld_numpyro.nonequilibrium.linear_dynamics import LinearDynamics
 from sgworld_numpyro.nonequilibrium.projections import Projection
+from sgworld_numpyro.nonequilibrium.recorded import Names, as_list, listed, period_ends, positions
 
 __all__ = [
     "check_assumptions",
@@ -24,120 +31,59 @@ __all__ = [
     "fluctuation_theorems",
     "period_ends",
     "positions",
+    "principal_components",
     "probability_current",
+    "uncertainty_relation",
 ]
 
-_SCHEMES: dict[str, type[subsampling.SubsamplingScheme]] = {
-    "with_replacement": subsampling.WithReplacement,
-    "independent_batches": subsampling.IndependentBatches,
-    "random_reshuffle": subsampling.RandomReshuffle,
-    "batch_reshuffle": subsampling.BatchReshuffle,
-    "shuffle_once": subsampling.ShuffleOnce,
-    "symmetric_reshuffle": subsampling.SymmetricReshuffle,
-    "cyclic": subsampling.Cyclic,
-    "full_batch": subsampling.FullBatch,
-}
 _SQUARE = ("coordinate", "coordinate_bis")
 
 
-def positions(data: Any, var_names: Sequence[str] | None = None, projection: Projection | None = None) -> xr.DataArray:
-    """Draws as one array of dimensions (chain, draw, coordinate), each coordinate named after its site: ``"w[0, 1]"``.
-
-    Args:
-        data: ArviZ data, or a data set of dimensions chain and draw.
-        var_names: the sites to take, by default all; of the unconstrained position where the run recorded one
-            (``extra_fields=("position",)``).
-        projection: what to apply to the coordinates.
-
-    Raises:
-        ValueError: if a site is not there, or the draws mix phases of the scheme's period.
-    """
-    posterior = _group(data, "posterior")
-    check_phases(posterior)
-    stats = _group(data, "sample_stats", posterior[[]])
-    if var_names is None and "position" in stats:
-        chosen = stats[["position"]]
-    else:
-        names = list(posterior.data_vars) if var_names is None else list(var_names)
-        missing = [name for name in names if name not in posterior]
-        if missing:
-            raise ValueError(
-                f"no site {missing[0]!r} in the posterior; it has {', '.join(map(str, posterior.data_vars))}."
-            )
-        chosen = posterior[names]
-    values, labels = [], []
-    for name, array in chosen.data_vars.items():
-        array = array.transpose("chain", "draw", ...)
-        values.append(array.values.reshape(*array.shape[:2], -1))
-        shape = array.shape[2:]
-        labels += [f"{name}[{', '.join(map(str, at))}]" if shape else str(name) for at in np.ndindex(*shape)]
-    x = np.concatenate(values, axis=2)
-    if projection is not None:
-        x, labels = projection.apply(x), [f"projection {k + 1}" for k in range(len(projection.directions))]
-    where = {"chain": chosen["chain"].values, "draw": chosen["draw"].values, "coordinate": labels}
-    return xr.DataArray(x, where, ("chain", "draw", "coordinate"), name="position", attrs=posterior.attrs)
-
-
-def period_of(posterior: xr.Dataset) -> int:
-    """Draws after which the law of the scheme repeats, as far as ``attrs`` and the ``draw`` coordinate tell; else 1."""
-    attrs = posterior.attrs
-    scheme = _SCHEMES.get(str(attrs.get("scheme")))
-    if scheme is None or not {"num_rows", "batch_size", "steps_per_sample"} <= attrs.keys():
-        return 1
-    plate = subsampling.Plate("rows", int(attrs["num_rows"]), int(attrs["batch_size"]))
-    apart = np.unique(np.diff(posterior["draw"].values)) if posterior.sizes["draw"] > 1 else np.ones(1)
-    steps = int(np.gcd.reduce(apart.astype(int))) * int(attrs["steps_per_sample"])
-    period = scheme().period(plate)
-    return period // int(np.gcd(period, steps))
-
-
-def check_phases(posterior: xr.Dataset) -> None:
-    """Raise ``ValueError`` if successive draws lie at different phases of the period of the run's scheme."""
-    period = period_of(posterior)
-    if period > 1:
-        raise ValueError(
-            f"these draws mix {period} phases of a period of {posterior.attrs['scheme']}: within a period the chain is "
-            "no Markov chain, and each phase has a stationary law of its own. Keep one phase, "
-            f"period_ends(data), or run with steps_per_sample a multiple of the period."
-        )
-
-
-def period_ends(data: Any) -> xr.Dataset:
-    """The draws at ends of periods, of a run that recorded every ``steps_per_sample`` steps from the start of one."""
-    posterior = _group(data, "posterior")
-    period = period_of(posterior)
-    return posterior.isel(draw=slice(period - 1, None, period))
-
-
-def fit_linear_dynamics(data: Any, var_names=None, projection=None, **options) -> xr.Dataset:
+def fit_linear_dynamics(
+    data: Any, *, var_names: Names | None = None, projection: Projection | None = None, **options
+) -> xr.Dataset:
     """``fit_linear_dynamics``, with variables mean, A, Q, covariance and their errors."""
-    x = positions(data, var_names, projection)
-    found = measures.fit_linear_dynamics(x.values, **options)
+    x = positions(data, var_names=var_names, projection=projection)
+    found = _measured(measures.fit_linear_dynamics, x.values, **options)
     dims = {name: _SQUARE if np.ndim(value) == 2 else _SQUARE[:1] for name, value in found._asdict().items()}
     return _labelled(found, x, dims | {"transitions": ()})
 
 
-def circulation(data: Any, var_names=None, projection=None, **options) -> xr.Dataset:
+def circulation(
+    data: Any, *, var_names: Names | None = None, projection: Projection | None = None, **options
+) -> xr.Dataset:
     """``circulation``, with variables matrix, error, null_error and p_value."""
-    x = positions(data, var_names, projection)
+    x = positions(data, var_names=var_names, projection=projection)
     found = measures.circulation(x.values, **options)
     return _labelled(found, x, dict.fromkeys(("matrix", "error", "null_error"), _SQUARE) | {"p_value": ()})
 
 
-def probability_current(data: Any, dims: tuple[str, str] | None = None, var_names=None, projection=None, **options):
-    """``probability_current`` in the plane of two named coordinates, by default that which circulates most."""
-    x = positions(data, var_names, projection)
-    labels = [str(label) for label in x["coordinate"].values]
+def probability_current(
+    data: Any,
+    *,
+    var_names: Names | None = None,
+    projection: Projection | None = None,
+    dims: Sequence[str] | None = None,
+    **options,
+) -> xr.Dataset:
+    """``probability_current`` in the plane of two coordinates, ``dims``, by default that which circulates most."""
+    x = positions(data, var_names=var_names, projection=projection)
+    labels = _coordinates(x)
+    if len(labels) < 2:
+        raise ValueError(f"a current wants a plane, and these draws have one coordinate, {labels[0]}; name more sites.")
     if dims is None:
         found = measures.circulation(x.values)
         prominence = np.abs(found.matrix) / np.where(found.null_error > 0, found.null_error, np.inf)
         first, second = sorted(int(n) for n in np.unravel_index(prominence.argmax(), prominence.shape))
         plane = (first, second) if first < second else (0, 1)
     else:
-        missing = [label for label in dims if label not in labels]
+        pair = as_list(dims)
+        if len(set(pair)) != 2 or len(pair) != 2:
+            raise ValueError(f"dims={dims!r}; want two different coordinates of {listed(labels)}.")
+        missing = [label for label in pair if label not in labels]
         if missing:
-            raise ValueError(f"no coordinate {missing[0]!r}; there are {', '.join(labels)}.")
-        plane = (labels.index(dims[0]), labels.index(dims[1]))
+            raise ValueError(f"no coordinate {missing[0]!r}; there are {listed(labels)}.")
+        plane = (labels.index(pair[0]), labels.index(pair[1]))
     current = measures.probability_current(x.values, plane, **options)
     axes = ("component", "x", "y")
     return xr.Dataset(
@@ -146,21 +92,46 @@ def probability_current(data: Any, dims: tuple[str, str] | None = None, var_name
     )
 
 
-def entropy_production(data: Any, method="ar1", var_names=None, projection=None, **options) -> xr.Dataset:
-    """``entropy_production``, with variables sigma, rate, rate_error, null_rate and p_value."""
-    x = positions(data, var_names, projection)
-    found = measures.entropy_production(x.values, method, **options)
+def entropy_production(
+    data: Any,
+    *,
+    var_names: Names | None = None,
+    projection: Projection | None = None,
+    method: Method = "ar1",
+    kinetic: Names | Sequence[int] = (),
+    **options,
+) -> xr.Dataset:
+    """``entropy_production``, with variables sigma, rate, rate_error, null_rate and p_value.
+
+    ``kinetic`` takes names of coordinates, or of sites for all of their coordinates.
+    """
+    x = positions(data, var_names=var_names, projection=projection)
+    found = _measured(measures.entropy_production, x.values, method, kinetic=_numbers(kinetic, x), **options)
     dims: dict[str, tuple[str, ...]] = dict.fromkeys(("rate", "rate_error", "null_rate", "p_value"), ())
     return _labelled(found, x, {"sigma": ("chain", "transition")} | dims)
 
 
 def fluctuation_theorems(
-    data: Any, lengths=(1, 2, 3, 10, 100), var_names=None, projection=None, **options
+    data: Any,
+    *,
+    var_names: Names | None = None,
+    projection: Projection | None = None,
+    lengths: Sequence[int] = (1, 2, 3, 10, 100),
+    method: Method = "ar1",
+    kinetic: Names | Sequence[int] = (),
+    dynamics: LinearDynamics | None = None,
 ) -> xr.Dataset:
-    """Both theorems for the entropy production of the draws, by length; of the histograms, the log-ratios."""
-    x = positions(data, var_names, projection)
-    sigma = measures.entropy_production(x.values, **options).sigma
-    assert sigma is not None  # it is, for draws
+    """Both theorems for the entropy production of the draws, by length; of the histograms, the log-ratios.
+
+    The entropy production is ``held_out_sigma``'s, of dynamics fitted to other draws than those that are measured, or
+    that of ``dynamics`` where they are predicted. ``method`` and ``kinetic`` as in ``entropy_production``.
+    """
+    x = positions(data, var_names=var_names, projection=projection)
+    momenta = _numbers(kinetic, x)
+    if dynamics is None:
+        sigma = _measured(measures.held_out_sigma, x.values, method, kinetic=momenta)
+    else:
+        sigma = _measured(measures.entropy_production, x.values, method, kinetic=momenta, dynamics=dynamics).sigma
     found = measures.fluctuation_theorems(sigma, lengths)
     numbers = {
         name: ("length", getattr(found, name)) for name in found._fields if name not in ("lengths", "histograms")
@@ -176,9 +147,39 @@ def fluctuation_theorems(
     return xr.Dataset(numbers | pairs, {"length": found.lengths})
 
 
-def check_assumptions(data: Any, var_names=None, projection=None, **options) -> measures.Assumptions:
+def uncertainty_relation(
+    data: Any, *, var_names: Names | None = None, projection: Projection | None = None, **options
+) -> xr.Dataset:
+    """``uncertainty_relation``, with variables current, dispersion and rate_bound, and their errors."""
+    x = positions(data, var_names=var_names, projection=projection)
+    found = _measured(measures.uncertainty_relation, x.values, **options)
+    return _labelled(found, x, dict.fromkeys(found._fields, ()))
+
+
+def check_assumptions(
+    data: Any, *, var_names: Names | None = None, projection: Projection | None = None, **options
+) -> measures.Assumptions:
     """``check_assumptions`` of the draws."""
-    return measures.check_assumptions(positions(data, var_names, projection).values, **options)
+    x = positions(data, var_names=var_names, projection=projection)
+    return _measured(measures.check_assumptions, x.values, **options)
+
+
+def principal_components(data: Any, k: int, *, var_names: Names | None = None) -> Projection:
+    """``principal_components`` of the draws: the ``projection`` for the other functions, of the same ``var_names``."""
+    return measures.principal_components(positions(data, var_names=var_names).values, k)
+
+
+def _measured(measure, *args, **options):
+    """What the measure finds; where coordinates follow from others, with what to do about that here."""
+    try:
+        return measure(*args, **options)
+    except ValueError as error:
+        if "singular" not in str(error):
+            raise
+        raise ValueError(
+            f"{error} Deterministic sites follow from the others: name the latent ones, var_names=[...], or record the "
+            'unconstrained position, mcmc.run(..., extra_fields=("position",)).'
+        ) from error
 
 
 def _labelled(found, x, dims) -> xr.Dataset:
@@ -189,15 +190,19 @@ def _labelled(found, x, dims) -> xr.Dataset:
     return xr.Dataset(variables, {name: values for name, values in coords.items() if name in used}, x.attrs)
 
 
-def _group(data, name, default=None) -> xr.Dataset:
-    """A group of ArviZ data of either generation; a data set is its own posterior."""
-    if isinstance(data, xr.Dataset):
-        group = data if name == "posterior" else default
-    else:
-        try:
-            group = data[name]
-        except KeyError:
-            group = default
-    if group is None:
-        raise ValueError(f"no group {name!r} in the data; want what arviz.from_numpyro or arviz.from_netcdf returns.")
-    return group if isinstance(group, xr.Dataset) else group.to_dataset()
+def _coordinates(x) -> list[str]:
+    return [str(label) for label in x["coordinate"].values]
+
+
+def _numbers(names, x) -> tuple[int, ...]:
+    """Numbers of coordinates that are named, by themselves or by their site, or numbered already."""
+    labels, found = _coordinates(x), []
+    for name in as_list(names):
+        if not isinstance(name, str):
+            found.append(int(name))
+            continue
+        at = [n for n, label in enumerate(labels) if label == name or label.startswith(f"{name}[")]
+        if not at:
+            raise ValueError(f"kinetic names {name!r}, which is no coordinate or site of {listed(labels)}.")
+        found += at
+    return tuple(found)

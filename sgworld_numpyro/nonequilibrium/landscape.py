@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,8 @@ from jax.tree_util import Partial
 from jaxtyping import Float
 
 from sgworld_numpyro.integrators import EulerMaruyama, Integrator, LeimkuhlerMatthews
-from sgworld_numpyro.nonequilibrium.gradient_noise import noise_units, total_gradient_variance
-from sgworld_numpyro.nonequilibrium.row_potential import RowPotential
+from sgworld_numpyro.nonequilibrium.gradient_noise import NoiseUnits, noise_units, units_variance
+from sgworld_numpyro.nonequilibrium.row_potential import RowPotential, as_vector
 from sgworld_numpyro.subsampling import (
     Cyclic,
     FullBatch,
@@ -28,15 +29,23 @@ HALVINGS = 30
 
 
 def hessian(potential: RowPotential, x: Float[Array, "dim"]) -> Float[Array, "dim dim"]:
-    """∇²U(x), from d Hessian-vector products."""
-    return _hessian(potential, jnp.asarray(x))
+    """∇²U(x), from d Hessian-vector products.
+
+    Raises:
+        ValueError: if x is not a vector of length d.
+    """
+    return _hessian(potential, potential.position(x))
 
 
 def hessian_product(
     potential: RowPotential, x: Float[Array, "dim"]
 ) -> Callable[[Float[Array, "dim"]], Float[Array, "dim"]]:
-    """Multiply by ∇²U(x), in blocks of rows. A pytree, as ``gradient_covariance_product``."""
-    return Partial(_hessian_product, potential, jnp.asarray(x))
+    """Multiply by ∇²U(x), in blocks of rows. A pytree, as ``gradient_covariance_product``.
+
+    Raises:
+        ValueError: if x, or what is multiplied, is not a vector of length d.
+    """
+    return Partial(_hessian_product, potential, potential.position(x))
 
 
 def laplacian(
@@ -50,8 +59,11 @@ def laplacian(
         probes: None for the exact trace, at the cost of d Hessian-vector products; else Hutchinson's estimate
             from so many random vectors of signs, whose variance is 2 Σ_{i≠j} H_ij² / probes.
         seed: of those vectors. They do not depend on x, so the estimate can be differentiated and minimised.
+
+    Raises:
+        ValueError: if x is not a vector of length d, or there are no probes.
     """
-    x = jnp.asarray(x)
+    x = potential.position(x)
     if probes is None:
         vectors, weight = jnp.eye(x.size, dtype=x.dtype), 1.0
     else:
@@ -96,24 +108,13 @@ def effective_potential(
         seed: of the probes.
 
     Raises:
-        ValueError: for a scheme without such a potential, or an integrator that is not one of the two.
+        ValueError: for a scheme without such a potential, an integrator that is not one of the two, or an x that is
+            not a vector of length d.
 
     Source: Smith et al. 2021 (arXiv 2101.12176) at T = 0; arXiv 2306.03521.
     """
-    x = jnp.asarray(x)
-    _check(potential, scheme, integrator, temperature)
-    energy = potential.full(x)
-    correction = jnp.zeros((), x.dtype)
-    if not isinstance(scheme, WithReplacement | IndependentBatches):
-        correction = total_gradient_variance(potential, x, scheme)
-    if temperature == 0:
-        gradient = potential.gradient(x)
-        correction = correction + gradient @ gradient
-    elif isinstance(integrator, EulerMaruyama):
-        gradient = potential.gradient(x)
-        trace = laplacian(potential, x, probes=probes, seed=seed)
-        correction = correction + 2 * temperature * trace - gradient @ gradient
-    return energy + step_size / 4 * correction
+    x = potential.position(x)
+    return _landscape(potential, x, step_size, _terms(potential, scheme, integrator, temperature), probes, seed)
 
 
 def effective_gradient(
@@ -128,8 +129,8 @@ def effective_gradient(
     seed: int = 0,
 ) -> Float[Array, "dim"]:
     """The gradient of ``effective_potential``, whose arguments these are."""
-    _check(potential, scheme, integrator, temperature)
-    return _effective_gradient(potential, jnp.asarray(x), step_size, scheme, integrator, temperature, probes, seed)
+    x = potential.position(x)
+    return _slope(potential, x, step_size, _terms(potential, scheme, integrator, temperature), probes, seed)
 
 
 def landscape_minimum(
@@ -173,7 +174,11 @@ def landscape_minimum(
 def potential_minimum(
     potential: RowPotential, x: Float[Array, "dim"], *, tolerance: float = 1e-4
 ) -> Float[Array, "dim"]:
-    """The minimum of U near x, the mode of the posterior; see ``landscape_minimum``."""
+    """The minimum of U near x, the mode of the posterior; see ``landscape_minimum``.
+
+    Raises:
+        ValueError: if the tolerance is not reached, or x is not a vector of length d.
+    """
     return _minimum(potential, potential.gradient, x, tolerance)
 
 
@@ -199,14 +204,42 @@ def _check(potential, scheme, integrator, temperature):
         noise_units(scheme, potential.plate)  # says what to do about a scheme of the user's own
 
 
-@partial(jax.jit, static_argnames=("scheme", "integrator", "temperature", "probes", "seed"))
-def _effective_gradient(potential, x, step_size, scheme, integrator, temperature, probes, seed):
-    def landscape(x):
-        return effective_potential(
-            potential, x, scheme, integrator, step_size, temperature=temperature, probes=probes, seed=seed
-        )
+class _Terms(NamedTuple):
+    """What to add to U in units of h/4: numbers, so that one compiled landscape serves many; None to leave out."""
 
-    return jax.grad(landscape)(x)
+    noise: NoiseUnits | None = None  # φ times the variance of the units' gradients
+    slope: float | None = None  # times |∇U|²
+    curvature: float | None = None  # times ΔU
+
+
+def _terms(potential, scheme, integrator, temperature):
+    _check(potential, scheme, integrator, temperature)
+    noise = None
+    if not isinstance(scheme, WithReplacement | IndependentBatches | FullBatch):
+        units = noise_units(scheme, potential.plate)
+        noise = units if units.factor > 0 else None
+    if temperature == 0:
+        return _Terms(noise, 1.0)
+    if isinstance(integrator, EulerMaruyama):
+        return _Terms(noise, -1.0, 2.0 * temperature)
+    return _Terms(noise)
+
+
+def _landscape(potential, x, step_size, terms, probes, seed):
+    correction = jnp.zeros((), x.dtype)
+    if terms.noise is not None:
+        correction = correction + terms.noise.factor * units_variance(potential, x, terms.noise.rows)
+    if terms.slope is not None:
+        gradient = potential.gradient(x)
+        correction = correction + terms.slope * (gradient @ gradient)
+    if terms.curvature is not None:
+        correction = correction + terms.curvature * laplacian(potential, x, probes=probes, seed=seed)
+    return potential.full(x) + step_size / 4 * correction
+
+
+@partial(jax.jit, static_argnames=("probes", "seed"))
+def _slope(potential, x, step_size, terms, probes, seed):
+    return jax.grad(_landscape, argnums=1)(potential, x, step_size, terms, probes, seed)
 
 
 @jax.jit
@@ -231,21 +264,17 @@ def _trace(potential, x, vectors):
 
 @jax.jit
 def _hessian_product(potential, x, v):
-    return jax.jvp(potential.gradient, (x,), (jnp.asarray(v, x.dtype),))[1]
+    return jax.jvp(potential.gradient, (x,), (as_vector("v", v, x.size, x.dtype),))[1]
 
 
 def _minimum(potential, gradient, x, tolerance):
-    x = jnp.asarray(x)
+    x = potential.position(x)
     force, distance = gradient(x), jnp.asarray(jnp.inf)
     for _ in range(MAX_STEPS):
-        curvatures, vectors = jnp.linalg.eigh(hessian(potential, x))
-        curvatures = jnp.abs(curvatures)  # where the potential is not convex, downhill all the same
-        curvatures = jnp.maximum(curvatures, jnp.finfo(x.dtype).eps * curvatures.max())
-        along = vectors.T @ force
-        distance = jnp.sqrt(jnp.sum(along**2 / curvatures))
+        step, distance = _newton_step(hessian(potential, x), force)
         if distance <= tolerance:
             return x
-        x, force = _downhill(gradient, x, force, -vectors @ (along / curvatures))
+        x, force = _downhill(gradient, x, force, step)
         if not jnp.isfinite(force).all():
             break
     raise ValueError(
@@ -253,6 +282,16 @@ def _minimum(potential, gradient, x, tolerance):
         "minimum, take a smaller step_size, or a larger tolerance (in float32 round-off has its share: "
         "jax.enable_x64)"
     )
+
+
+@jax.jit
+def _newton_step(matrix, force):
+    """The step to the minimum in the metric |matrix|, and its length there."""
+    curvatures, vectors = jnp.linalg.eigh(matrix)
+    curvatures = jnp.abs(curvatures)  # where the potential is not convex, downhill all the same
+    curvatures = jnp.maximum(curvatures, jnp.finfo(matrix.dtype).eps * curvatures.max())
+    along = vectors.T @ force
+    return -vectors @ (along / curvatures), jnp.sqrt(jnp.sum(along**2 / curvatures))
 
 
 def _downhill(gradient, x, force, step):

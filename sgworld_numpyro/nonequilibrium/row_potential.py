@@ -1,6 +1,6 @@
 """A model's potential energy as a mean over its rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.tree_util import Partial, register_pytree_node
-from jaxtyping import Float, Int
+from jaxtyping import ArrayLike, Float, Int
 
 from sgworld_numpyro.handlers import as_jax_array
 from sgworld_numpyro.subsampling import Plate
@@ -53,12 +53,28 @@ class RowPotential:
         return Plate("rows", self.num_rows, self.batch_size)
 
     def full(self, x: Float[Array, "dim"]) -> Float[Array, ""]:
-        """U(x), from all rows in blocks."""
-        return _full(self, jnp.asarray(x))
+        """U(x), from all rows in blocks.
+
+        Raises:
+            ValueError: if x is not a real vector of length d.
+        """
+        return _full(self, self.position(x))
 
     def gradient(self, x: Float[Array, "dim"]) -> Float[Array, "dim"]:
-        """∇U(x), from all rows in blocks; cheaper than ``jax.grad`` of ``full``, which goes over the rows twice."""
-        return _gradient(self, jnp.asarray(x))
+        """∇U(x), from all rows in blocks; cheaper than ``jax.grad`` of ``full``, which goes over the rows twice.
+
+        Raises:
+            ValueError: if x is not a real vector of length d.
+        """
+        return _gradient(self, self.position(x))
+
+    def position(self, x: Float[ArrayLike, "dim"] | Sequence[float]) -> Float[Array, "dim"]:
+        """A position as an array of floats: integers and lists of numbers are converted.
+
+        Raises:
+            ValueError: if x is not a real vector of length d.
+        """
+        return as_vector("x", x, self.dim)
 
     def row_values(self, x: Float[Array, "dim"], rows: Int[Array, "rows"]) -> Float[Array, "rows"]:
         """u_i(x) of some rows."""
@@ -73,6 +89,34 @@ class RowPotential:
     ) -> Float[Array, "batches dim"]:
         """The gradient of each batch, side by side."""
         return jax.vmap(lambda rows: jax.grad(self.estimate)(x, rows))(batches)
+
+
+def as_vector(name: str, values: Any, dim: int, dtype: Any = None) -> Float[Array, "dim"]:
+    """A vector of floats, from an array or a list of numbers; may be traced.
+
+    Args:
+        name: of the argument, for the message.
+        values: the numbers.
+        dim: d, the length it must have.
+        dtype: what to convert to; None keeps a floating dtype and makes integers JAX's default one.
+
+    Raises:
+        ValueError: if it is no array of real numbers, or not of shape (d,).
+    """
+    try:
+        vector = jnp.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}={values!r} is no array of numbers; pass {dim} floats") from error
+    if jnp.issubdtype(vector.dtype, jnp.complexfloating) or not jnp.issubdtype(vector.dtype, jnp.number):
+        raise ValueError(f"{name} has dtype {vector.dtype}, and is no vector of real numbers; pass {dim} floats")
+    if vector.shape != (dim,):
+        raise ValueError(
+            f"{name} has shape {vector.shape}, but the potential has dim={dim}; pass a flat vector of shape "
+            f"({dim},), or jax.vmap over several"
+        )
+    if dtype is None and not jnp.issubdtype(vector.dtype, jnp.floating):
+        dtype = float
+    return vector if dtype is None else vector.astype(dtype)
 
 
 def _flatten(potential):

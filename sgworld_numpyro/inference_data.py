@@ -1,0 +1,97 @@
+"""From a finished run to ArviZ data that say how the run was made."""
+
+import json
+import re
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import numpyro
+from numpyro.infer import MCMC
+
+from sgworld_numpyro.engine import Engine, rows_a_step
+from sgworld_numpyro.kernel import StochasticGradientKernel
+from sgworld_numpyro.target import Arguments
+
+
+def to_inference_data(mcmc: MCMC, **options: Any) -> Any:
+    """``arviz.from_numpyro``, with the run's settings in ``posterior.attrs``, where they outlive a netCDF file.
+
+    - **scheme, integrator, preconditioner** - names of their classes in snake case, such as ``random_reshuffle``.
+    - **step_size** - h; of a schedule the last one, and the schedule's ``repr`` as **step_size_schedule**.
+    - **temperature** - T.
+    - **steps_per_sample** - inner steps a sample.
+    - **num_rows, batch_size** - of the subsampled plate, and rows a step; if there are several, **plates** as JSON.
+    - **samples_before** - the draw at coordinate n is the state after samples_before + (n + 1) thinning samples.
+    - **num_warmup, thinning** - as ``MCMC`` was given them.
+    - **sgworld_numpyro_version, jax_version, numpyro_version**.
+
+    Of a run of another sampler there are the last two lines only.
+
+    Args:
+        mcmc: a finished run.
+        options: those of ``arviz.from_numpyro``. ``log_likelihood`` is False by default: ArviZ 0.23 would compute it
+            for every row at every draw.
+
+    Returns:
+        ``InferenceData`` with ArviZ 0.23, an xarray ``DataTree`` with 1.x.
+
+    Raises:
+        ValueError: if ``mcmc`` has not been run.
+    """
+    import arviz as az  # slow, and ArviZ 0.23 warns at its first import: nobody should meet that who does not use it
+
+    if mcmc.last_state is None:
+        raise ValueError("mcmc has no draws yet: call mcmc.run(key, ...) first.")
+    data = az.from_numpyro(mcmc, **({"log_likelihood": False} | options))
+    posterior = data["posterior"]
+    if isinstance(mcmc.sampler, StochasticGradientKernel):
+        posterior.attrs.update(_settings(mcmc, mcmc.sampler))
+        taken = int(np.ravel(mcmc.last_state.i)[0])  # the last draw is the last state
+        last = int(posterior["draw"].values[-1])
+        posterior.attrs["samples_before"] = taken - (last + 1) * mcmc.thinning
+    posterior.attrs.update(
+        num_warmup=mcmc.num_warmup,
+        thinning=mcmc.thinning,
+        sgworld_numpyro_version=sys.modules["sgworld_numpyro"].__version__,
+        jax_version=jax.__version__,
+        numpyro_version=numpyro.__version__,
+    )
+    return data
+
+
+def _settings(mcmc: MCMC, kernel: StochasticGradientKernel) -> dict[str, Any]:
+    engine = _engine(mcmc, kernel)
+    if engine.schedule is None:
+        step_size: dict[str, Any] = {"step_size": float(kernel._step_size)}
+    else:
+        last = float(np.ravel(mcmc.last_state.step_size)[0])
+        step_size = {"step_size": last, "step_size_schedule": repr(engine.schedule)}
+    plates = {
+        plate.name: {"num_rows": plate.size, "batch_size": rows_a_step(engine.subsampling, plate)}
+        for plate in engine.target.plates
+    }
+    return {
+        "scheme": _snake_case(engine.subsampling),
+        "integrator": _snake_case(engine.integrator),
+        "preconditioner": _snake_case(engine.preconditioner),
+        **step_size,
+        "temperature": float(engine.temperature),
+        "steps_per_sample": engine.steps,
+        **(next(iter(plates.values())) if len(plates) == 1 else {"plates": json.dumps(plates)}),
+    }
+
+
+def _engine(mcmc: MCMC, kernel: StochasticGradientKernel) -> Engine:
+    """What ran: as it was found out for the run, or once more if the kernel has been pickled or used elsewhere."""
+    arguments = Arguments.of(mcmc._args, mcmc._kwargs)
+    if kernel._binding is not None and kernel._binding.fits(arguments):
+        return kernel._binding.engine
+    return kernel._engine(arguments)
+
+
+def _snake_case(component: Any) -> str:
+    """``random_reshuffle`` for a ``RandomReshuffle()``, ``baoab`` for a ``BAOAB()``."""
+    name = type(component).__name__
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -1,0 +1,208 @@
+"""ArviZ data say how the run was made, and still do after a netCDF file."""
+
+import json
+import pickle
+from dataclasses import dataclass
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer import MCMC, NUTS
+
+from diagnostics import what_did_it_cost
+from sgworld_numpyro import (
+    SGD,
+    SGLD,
+    SGWORLD,
+    EulerMaruyama,
+    FullBatch,
+    LeimkuhlerMatthews,
+    __version__,
+    to_inference_data,
+    welling_teh,
+)
+from sgworld_numpyro.inference_data import _snake_case
+from sgworld_numpyro.nonequilibrium import labelled
+from sgworld_numpyro.preconditioners import Diagonal
+
+ROWS = jnp.asarray(np.random.default_rng(0).normal(size=(60, 2)), jnp.float32)
+VERSIONS = {"sgworld_numpyro_version", "jax_version", "numpyro_version"}
+
+
+def model(x):
+    mean = numpyro.sample("mean", dist.Normal(0, 10).expand([2]).to_event(1))
+    with numpyro.plate("rows", len(x), subsample_size=10):
+        numpyro.sample("obs", dist.Normal(mean, 1).to_event(1), obs=numpyro.subsample(x, event_dim=1))
+
+
+def two_plates(x, y):
+    mean = numpyro.sample("mean", dist.Normal(0, 10).expand([2]).to_event(1))
+    for name, values, size in (("xs", x, 10), ("ys", y, 5)):
+        with numpyro.plate(name, len(values), subsample_size=size):
+            obs = numpyro.subsample(values, event_dim=1)
+            numpyro.sample(f"obs_{name}", dist.Normal(mean, 1).to_event(1), obs=obs)
+
+
+def run(kernel, *data, draws=12, warmup=3, **options):
+    mcmc = MCMC(kernel, num_warmup=warmup, num_samples=draws, progress_bar=False, **options)
+    mcmc.run(jax.random.key(0), *(data or (ROWS,)), extra_fields=("i",))
+    return mcmc
+
+
+def attrs_of(data, tmp_path):
+    """Of the posterior, the same before and after a netCDF file."""
+    before = dict(data["posterior"].attrs)
+    data.to_netcdf(tmp_path / "run.nc")
+    after = az.from_netcdf(tmp_path / "run.nc")["posterior"].attrs
+    for key, value in before.items():
+        assert np.ravel(after[key]).tolist() == np.ravel(value).tolist(), key  # ArviZ 1.x stores a list itself
+    return before
+
+
+@dataclass(frozen=True)
+class MyOwnEuler(EulerMaruyama):
+    """Somebody's own integrator."""
+
+
+def test_a_run_says_how_it_was_made(tmp_path):
+    attrs = attrs_of(to_inference_data(run(SGWORLD(model, 1e-3))), tmp_path)
+    expected = {
+        "scheme": "random_reshuffle",
+        "integrator": "euler_maruyama",
+        "preconditioner": "identity",
+        "step_size": 1e-3,
+        "temperature": 1.0,
+        "steps_per_sample": 6,
+        "num_rows": 60,
+        "batch_size": 10,
+        "samples_before": 3,
+        "num_warmup": 3,
+        "thinning": 1,
+        "sgworld_numpyro_version": __version__,
+        "jax_version": jax.__version__,
+        "numpyro_version": numpyro.__version__,
+    }
+    assert {key: attrs[key] for key in expected} == expected
+    assert {"step_size_schedule", "plates"}.isdisjoint(attrs)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "expected"),
+    [
+        (
+            SGD(model, 1e-3, integrator=LeimkuhlerMatthews(), preconditioner=Diagonal(jnp.ones(2))),
+            {
+                "scheme": "with_replacement",
+                "integrator": "leimkuhler_matthews",
+                "preconditioner": "diagonal",
+                "temperature": 0.0,
+            },
+        ),
+        (
+            SGLD(model, 1e-3, integrator=MyOwnEuler(), temperature=2, steps_per_sample=4),
+            {"integrator": "my_own_euler", "temperature": 2.0, "steps_per_sample": 4},
+        ),
+        (
+            SGWORLD(model, 1e-3, subsampling=FullBatch()),
+            {"scheme": "full_batch", "batch_size": 60, "steps_per_sample": 1},
+        ),
+    ],
+)
+def test_components_go_by_name(kernel, expected):
+    attrs = to_inference_data(run(kernel))["posterior"].attrs
+    assert {key: attrs[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("RandomReshuffle", "random_reshuffle"), ("BAOAB", "baoab"), ("UBUScheme", "ubu_scheme"), ("lower", "lower")],
+)
+def test_names_of_classes(name, expected):
+    assert _snake_case(type(name, (), {})()) == expected
+
+
+def test_a_schedule_says_where_it_ended(tmp_path):
+    schedule = welling_teh(a=1e-3, b=10.0)
+    attrs = attrs_of(to_inference_data(run(SGLD(model, schedule))), tmp_path)
+    last_step = 15 * 6 - 1
+    assert attrs["step_size"] == pytest.approx(schedule(last_step), rel=1e-5)  # single precision
+    assert attrs["step_size_schedule"] == repr(schedule)
+
+
+def test_several_plates_are_listed(tmp_path):
+    data = to_inference_data(run(SGWORLD(two_plates, 1e-3, steps_per_sample=1), ROWS, ROWS[:20], draws=40))
+    attrs = attrs_of(data, tmp_path)
+    assert json.loads(attrs["plates"]) == {
+        "xs": {"num_rows": 60, "batch_size": 10},
+        "ys": {"num_rows": 20, "batch_size": 5},
+    }
+    assert {"num_rows", "batch_size"}.isdisjoint(attrs)
+    assert labelled.positions(data).sizes["draw"] == 40  # their phases are not checked
+
+
+@pytest.mark.parametrize(
+    ("options", "index_origin"),
+    [
+        ({"draws": 14, "thinning": 3}, 0),  # two samples are dropped before the first draw
+        ({"num_chains": 2, "chain_method": "vectorized"}, 1),
+    ],
+)
+def test_draws_know_how_many_samples_were_taken(options, index_origin):
+    data = to_inference_data(run(SGWORLD(model, 1e-3), **options), index_origin=index_origin)
+    attrs = data["posterior"].attrs
+    taken = attrs["samples_before"] + (data["posterior"]["draw"].values + 1) * attrs["thinning"]
+    counted = data["sample_stats"]["i"].values
+    np.testing.assert_array_equal(counted, np.broadcast_to(taken, counted.shape))
+    kept = attrs["num_warmup"] + counted.shape[1] * attrs["thinning"]
+    assert what_did_it_cost.examine(data).numbers["gradients"] == len(counted) * kept * 6
+
+
+def test_a_resumed_run_knows_its_phase():
+    mcmc = run(SGWORLD(model, 1e-3, steps_per_sample=4), draws=10)
+    mcmc.post_warmup_state = mcmc.last_state
+    mcmc.run(mcmc.last_state.rng_key, ROWS, extra_fields=("i",))
+    data = to_inference_data(mcmc)
+    assert data["posterior"].attrs["samples_before"] == 13
+    ends = labelled.period_ends(data)
+    np.testing.assert_array_equal(ends["sample_stats"]["i"], [[15, 18, 21]])  # times 4 is a multiple of 6
+
+
+def test_a_pickled_run_still_says_it():
+    mcmc = run(SGWORLD(model, 1e-3))
+    again = pickle.loads(pickle.dumps(mcmc))
+    assert to_inference_data(again)["posterior"].attrs["steps_per_sample"] == 6
+
+
+def test_another_sampler_has_no_settings(tmp_path):
+    def whole(x):
+        mean = numpyro.sample("mean", dist.Normal(0, 10).expand([2]).to_event(1))
+        numpyro.sample("obs", dist.Normal(mean, 1).to_event(1), obs=x)
+
+    data = to_inference_data(run_nuts(whole))
+    attrs = attrs_of(data, tmp_path)
+    assert attrs.keys() >= VERSIONS | {"num_warmup", "thinning"}
+    assert {"scheme", "step_size", "steps_per_sample", "samples_before"}.isdisjoint(attrs)
+    assert labelled.positions(data).shape == (1, 12, 2)
+
+
+def run_nuts(whole):
+    mcmc = MCMC(NUTS(whole), num_warmup=3, num_samples=12, progress_bar=False)
+    mcmc.run(jax.random.key(0), ROWS)
+    return mcmc
+
+
+def test_options_are_those_of_arviz():
+    mcmc = run(SGWORLD(model, 1e-3))
+    assert "log_likelihood" not in list(to_inference_data(mcmc))
+    data = to_inference_data(mcmc, log_likelihood=True, coords={"axis": ["x", "y"]}, dims={"mean": ["axis"]})
+    assert data["log_likelihood"]["obs"].shape[:3] == (1, 12, 60)  # of all rows
+    assert labelled.positions(data)["coordinate"].values.tolist() == ["mean[x]", "mean[y]"]
+
+
+def test_what_has_not_run_has_no_data():
+    with pytest.raises(ValueError, match=r"call mcmc\.run"):
+        to_inference_data(MCMC(SGLD(model, 1e-3), num_warmup=1, num_samples=1))
