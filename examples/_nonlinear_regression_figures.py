@@ -5,6 +5,7 @@ import numpy as np
 from _nonlinear_regression import NOISE_SCALE, net
 from matplotlib.patches import Ellipse
 from matplotlib.transforms import Affine2D
+from scipy.stats import chi2
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 SIGMA_LABEL = r"entropy production $\sigma$, nats"
@@ -105,7 +106,7 @@ def fluctuation_theorem(path, theorems, unit):
 
 
 def currents(path, panels):
-    """Maps of the probability current, each in the plane where most is expected.
+    """Maps of the probability current, each in the plane where most is expected; pale where it may well be chance.
 
     Args:
         path: the file.
@@ -120,18 +121,21 @@ def currents(path, panels):
         axes.contourf(x, y, density.T, levels=np.linspace(0.03, 1, 9), cmap="Greys", alpha=0.35)
         shown = _frequented(current)
         where_x, where_y = np.meshgrid(x, y, indexing="ij")
-        arrows = current.current[:, shown] * (1.9 * (x[1] - x[0]) / strongest)
-        axes.quiver(
-            where_x[shown],
-            where_y[shown],
-            *arrows,
-            angles="xy",
-            scale_units="xy",
-            scale=1,
-            width=0.007,
-            color=colors[title.split(",")[0]],
-            pivot="mid",
-        )
+        arrows = current.current * (1.9 * (x[1] - x[0]) / strongest)
+        certain = ((current.current / current.error) ** 2).sum(0) > chi2(2).ppf(0.99)
+        for drawn, alpha in ((shown & certain, 1.0), (shown & ~certain, 0.3)):
+            axes.quiver(
+                where_x[drawn],
+                where_y[drawn],
+                *arrows[:, drawn],
+                angles="xy",
+                scale_units="xy",
+                scale=1,
+                width=0.007,
+                color=colors[title.split(",")[0]],
+                alpha=alpha,
+                pivot="mid",
+            )
         axes.set(aspect="equal", xlim=(-2.4, 2.4), ylim=(-2.4, 2.4), xlabel="first coordinate of the plane, sds")
         axes.set_title(title, fontsize=9, loc="left")
     all_axes[0].set_ylabel("second coordinate, sds")

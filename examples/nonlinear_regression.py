@@ -265,7 +265,7 @@ def draw_figures(directory, data, minimum, wr, wor, theorems, posterior, plane):
         "SGLD, per epoch": (posterior["SGLD"] - posterior["SGLD"].mean((0, 1))) @ plane,
         "SGWORLD, per epoch": (posterior["SGWORLD"] - posterior["SGWORLD"].mean((0, 1))) @ plane,
     }
-    panels = [(title, probability_current(x, bins=12), title.startswith("plain")) for title, x in planes.items()]
+    panels = [(title, probability_current(x, bins=9), title.startswith("plain")) for title, x in planes.items()]
     figures.currents(path("currents"), panels)
 
 
