@@ -86,8 +86,8 @@ def check_phases(posterior: xr.Dataset) -> None:
         raise ValueError(
             f"these draws mix {phases} phases of a period of {_text(posterior.attrs['scheme'])}: within a period the "
             "chain is no Markov chain, and each phase has a stationary law of its own. Keep one phase, "
-            f"period_ends(data), or run with steps_per_sample a multiple of the period, {_clock(posterior)[0]} steps; a "
-            "batch size that divides the number of rows makes the period one pass."
+            f"period_ends(data), or run with steps_per_sample a multiple of the period, {_clock(posterior)[0]} steps. "
+            "A batch size that divides the number of rows makes the period one pass."
         )
 
 
