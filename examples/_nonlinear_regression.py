@@ -11,6 +11,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import lax
+from tqdm import tqdm
 
 from sgworld_numpyro import EulerMaruyama, RandomReshuffle
 from sgworld_numpyro.nonequilibrium.diffusion import diffusion_matrix
@@ -224,9 +225,10 @@ class Simulation:
     the next one is computed.
     """
 
-    def __init__(self, kernel, data, start, key, draws, thinning):
+    def __init__(self, title, kernel, data, start, key, draws, thinning):
         """``draws`` of all chains, and chunks of a multiple of ``thinning`` draws a chain."""
         chains = len(start)
+        self.title = title
         self.chunks = max(1, round(draws / CHUNK_DRAWS))
         self.length = max(1, round(draws / (self.chunks * chains * thinning))) * thinning
         self.draws = self.chunks * self.length * chains
@@ -244,7 +246,7 @@ class Simulation:
         began = perf_counter()
         pending = jax.block_until_ready(self._advance(self._state))
         self.draws_per_second = self.draws / self.chunks / (perf_counter() - began)
-        for chunk in range(self.chunks):
+        for chunk in tqdm(range(self.chunks), desc=self.title, unit="chunk", leave=False, disable=None):
             state, draws = pending
             draws = np.asarray(draws)
             if chunk + 1 < self.chunks:

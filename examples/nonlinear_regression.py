@@ -100,7 +100,8 @@ def run_with_replacement(prediction: Prediction, data, steps, rng, key):
     """SGD recorded at every step, from the predicted stationary law."""
     dynamics = prediction.dynamics
     start = rng.multivariate_normal(dynamics.mean, dynamics.covariance, WR_CHAINS)
-    run = Simulation(SGD(model, LEARNING_RATE, steps_per_sample=1), data, start, key, steps, thinning=THINNING)
+    kernel = SGD(model, LEARNING_RATE, steps_per_sample=1)
+    run = Simulation("with replacement", kernel, data, start, key, steps, thinning=THINNING)
     parts, sigma, thinned, window = [], [], [], None
     for x in run:
         parts.append(lagged_moments(x, blocks=len(x), origin=dynamics.mean))
@@ -126,10 +127,10 @@ def run_without_replacement(prediction: Prediction, data, steps, key):
     for number, (copied, times) in enumerate([(1, RELAXATIONS), (copies, 1)]):
         start = np.repeat(start, copied, axis=0)
         draws = len(start) * relaxing_steps * times / RELAXATIONS / (100 * batches)
-        for x in Simulation(fast, data, start, jax.random.fold_in(relaxing, number), draws, thinning=1):
+        for x in Simulation("relaxing", fast, data, start, jax.random.fold_in(relaxing, number), draws, thinning=1):
             start = x[:, -1]
     kernel = SGD(model, LEARNING_RATE, subsampling=RandomReshuffle())
-    run = Simulation(kernel, data, start, recorded, steps / batches, thinning=1)
+    run = Simulation("without replacement", kernel, data, start, recorded, steps / batches, thinning=1)
     parts, sigma, draws = [], [], []
     for x in run:
         parts.append(lagged_moments(x, blocks=len(x), origin=prediction.dynamics.mean))
