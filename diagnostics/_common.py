@@ -16,6 +16,7 @@ MIN_DRAWS = 4  # the fewest of which ArviZ computes R-hat
 MAX_COORDINATES = 20  # of the nonequilibrium measures, whose errors grow with the square of the dimension
 DRAWS_PER_COMPONENT = 50
 DEPENDENT = 1e-10  # of the variance is left: draws are stored in single precision
+MAX_MEASURED = 500  # of measures of single coordinates, which take ArviZ milliseconds each
 SHOWN_ROWS = 12  # of a table with a row a coordinate
 
 
@@ -140,6 +141,16 @@ def _group(data, name):
     except KeyError:
         return None
     return group if isinstance(group, xr.Dataset) else group.to_dataset()
+
+
+def some_coordinates(run: Run) -> tuple[list[str], np.ndarray, list[str]]:
+    """Names and draws of at most ``MAX_MEASURED`` coordinates, and the run's notes with what was done."""
+    notes, names, x = list(run.notes), run.names, run.x.values
+    if len(names) > MAX_MEASURED:
+        chosen = np.linspace(0, len(names) - 1, MAX_MEASURED).astype(int)
+        notes.append(f"{len(names)} coordinates: looked at {MAX_MEASURED} of them, evenly spaced.")
+        names, x = [names[n] for n in chosen], x[..., chosen]
+    return names, x, notes
 
 
 def few_coordinates(run: Run) -> tuple[xr.Dataset, list[str]]:

@@ -13,7 +13,7 @@ import xarray as xr
 from scipy.stats import chi2, norm, t
 
 from diagnostics import _command
-from diagnostics._common import BLUE, ORANGE, Verdict, as_run, columns, worst_first
+from diagnostics._common import BLUE, ORANGE, Verdict, as_run, columns, some_coordinates, worst_first
 from diagnostics._estimates import MIN_MEMORIES, autocorrelation_time, relaxation_time
 
 R_HAT, MIN_ESS = 1.01, 400  # both from Vehtari et al.
@@ -21,16 +21,12 @@ MIN_CHAINS = 4  # from which on the chains themselves say how much halves differ
 UNMIXED = 1.1  # R-hat from which nobody would call chains mixed (Gelman & Rubin 1992)
 BLIND = 1.05  # chains so short that they reach this R-hat by chance show nothing
 CHANCE = 1e-3  # of a verdict "no" on a stationary run, by each of the two tests
-MAX_MEASURED, MAX_CHAINS_DRAWN, MAX_POINTS = 500, 8, 1000
+MAX_CHAINS_DRAWN, MAX_POINTS = 8, 1000
 
 
 def examine(data, *, seed=0, quick=False) -> Verdict:
     run = as_run(data)
-    notes, names, x = list(run.notes), run.names, run.x.values
-    if len(names) > MAX_MEASURED:
-        chosen = np.linspace(0, len(names) - 1, MAX_MEASURED).astype(int)
-        notes.append(f"{len(names)} coordinates: looked at {MAX_MEASURED} of them, evenly spaced.")
-        names, x = [names[n] for n in chosen], x[..., chosen]
+    names, x, notes = some_coordinates(run)
     chains, draws, dim = x.shape
     half = draws // 2
     tau, sd = autocorrelation_time(x), x.std((0, 1))

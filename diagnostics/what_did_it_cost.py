@@ -7,18 +7,14 @@ import numpy as np
 import xarray as xr
 
 from diagnostics import _command
-from diagnostics._common import BLUE, Verdict, as_run, columns, worst_first
+from diagnostics._common import BLUE, Verdict, as_run, columns, some_coordinates, worst_first
 
-MAX_MEASURED, MAX_BARS = 500, 31
+MAX_BARS = 31
 
 
 def examine(data, *, seed=0, quick=False) -> Verdict:
     run = as_run(data)
-    notes, names, x = list(run.notes), run.names, run.x.values
-    if len(names) > MAX_MEASURED:
-        chosen = np.linspace(0, len(names) - 1, MAX_MEASURED).astype(int)
-        notes.append(f"{len(names)} coordinates: looked at {MAX_MEASURED} of them, evenly spaced.")
-        names, x = [names[n] for n in chosen], x[..., chosen]
+    names, x, notes = some_coordinates(run)
     draws = x.shape[0] * x.shape[1]
     data = xr.Dataset({"x": (("chain", "draw", "coordinate"), x)})
     ess = np.asarray(az.ess(data, method="bulk")["x"].values, float)

@@ -27,19 +27,15 @@ def write_json(path, numbers):
         path.write_text(json.dumps(numbers, indent=2) + "\n")
 
 
-def save_run(path, mcmc, settings=None, reference=None, landscape=None, **labels):
+def save_run(path, mcmc, reference, **labels):
     """Save draws as netCDF; ``posterior.attrs`` holds the settings and, as JSON, the moments to compare with.
 
     Args:
         path: the file.
         mcmc: a finished run.
-        settings: what to say of the run besides, or instead of, what ``to_inference_data`` finds out by itself.
         reference: "source", and "mean" and "covariance" of the flat position: sites in alphabetical order.
-        landscape: "loss_minimum", and "landscape_minimum" and "covariance" of the effective landscape, alike.
         labels: coords and dims for ArviZ.
     """
     data = to_inference_data(mcmc, **labels)
-    moments = {"reference": reference, "landscape": landscape}
-    stored = {name: json.dumps(value) for name, value in moments.items() if value is not None}
-    data["posterior"].attrs.update(settings or {}, **stored)
+    data["posterior"].attrs["reference"] = json.dumps(reference)
     data.to_netcdf(path)

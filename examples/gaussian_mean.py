@@ -112,20 +112,12 @@ def sample(method, step_size, x, problem, num_chains, num_samples, key):
     return mcmc
 
 
-def save(directory, mcmc, name, step_size, problem):
+def save(directory, mcmc, name, problem):
     """The runs to be compared, with the exact posterior."""
     if name not in COMPARED:
         return
-    settings = {
-        "scheme": METHODS[name].scheme_name,
-        "integrator": METHODS[name].integrator_name,
-        "step_size": step_size,
-        "batch_size": BATCH_SIZE,
-        "num_rows": NUM_ROWS,
-        "steps_per_sample": BATCHES,
-    }
     reference = {"source": "exact", "mean": problem.mean.tolist(), "covariance": problem.covariance.tolist()}
-    save_run(directory / SAVED[name], mcmc, settings, reference)
+    save_run(directory / SAVED[name], mcmc, reference)
 
 
 def fastest_rate(problem):
@@ -294,7 +286,7 @@ def main(argv=None):
         biases.setdefault(pass_time, {})[name] = measured_bias(draws, exact, problem, rng)
         if pass_time == SHOWN:
             shown[name] = draws - problem.mean
-            save(options.out, mcmc, name, step_size, problem)
+            save(options.out, mcmc, name, problem)
 
     allowed = {name: pass_time_at_tolerance(method, problem) for name, method in METHODS.items()}
     currents = {name: measured_current(shown[name], METHODS[name], problem) for name in COMPARED}

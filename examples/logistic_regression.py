@@ -224,15 +224,6 @@ def main(argv=None):
     print_table(names, ours, reference, comparison)
     print_verdict(numbers)
     draw(options.out / "logistic_regression.png", names, ours, reference, comparison)
-    settings = {
-        "scheme": "random_reshuffle",
-        "integrator": "leimkuhler_matthews",
-        "preconditioner": "dense",
-        "step_size": step_size,
-        "batch_size": BATCH_SIZE,
-        "num_rows": num_rows,
-        "steps_per_sample": STEPS_PER_SAMPLE,
-    }
     saved = {
         "source": "NUTS",
         "mean": reference.mean.tolist(),
@@ -241,7 +232,7 @@ def main(argv=None):
         "sd_error": reference.sd_error.tolist(),
     }
     labels = {"coords": {"feature": names[1:]}, "dims": {"weights": ["feature"]}}
-    save_run(options.out / "logistic_regression.nc", sgworld, settings, saved, **labels)
+    save_run(options.out / "logistic_regression.nc", sgworld, saved, **labels)
     print(f"Figure and run: {options.out / 'logistic_regression.png'}, {options.out / 'logistic_regression.nc'}")
     write_json(options.json, numbers)
     return numbers

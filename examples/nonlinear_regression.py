@@ -160,7 +160,15 @@ def save_draws(path, draws, scheme, prediction, num_rows, steps_per_sample):
     """As ``save_run``, of a run that was not made by ``MCMC``."""
     dynamics = prediction.dynamics
     reference = {"source": "predicted", "mean": dynamics.mean.tolist(), "covariance": dynamics.covariance.tolist()}
-    settings = settings_of(scheme, LEARNING_RATE, 0.0, num_rows, steps_per_sample)
+    settings = {
+        "scheme": scheme,
+        "integrator": "euler_maruyama",
+        "step_size": LEARNING_RATE,
+        "temperature": 0.0,
+        "batch_size": BATCH_SIZE,
+        "num_rows": num_rows,
+        "steps_per_sample": steps_per_sample,
+    }
     coordinates = {"chain": np.arange(draws.shape[0]), "draw": np.arange(draws.shape[1]), "w_dim_0": np.arange(DIM)}
     posterior = xr.Dataset({"w": (tuple(coordinates), draws)}, coordinates)
     landscape = {
@@ -185,23 +193,11 @@ def sample(kernel, data, start, key, num_warmup, num_samples):
     return mcmc
 
 
-def settings_of(scheme, step_size, temperature, num_rows, steps_per_sample):
-    return {
-        "scheme": scheme,
-        "integrator": "euler_maruyama",
-        "step_size": step_size,
-        "temperature": temperature,
-        "batch_size": BATCH_SIZE,
-        "num_rows": num_rows,
-        "steps_per_sample": steps_per_sample,
-    }
-
-
 def run_posterior(potential, mode, data, num_chains, num_warmup, num_samples, rng, key, out):
     """SGLD and SGWORLD at one step size, from one mode, and the posterior around it by importance sampling."""
     covariance = np.linalg.inv(np.asarray(hessian(potential, mode)))
     start = rng.multivariate_normal(mode, covariance, num_chains)
-    num_rows, batches = len(data[0]), len(data[0]) // BATCH_SIZE
+    batches = len(data[0]) // BATCH_SIZE
     exact, weight_ess = posterior_of_mode(potential, mode, covariance, rng)
     reference = {
         "source": "importance sampling",
@@ -212,14 +208,12 @@ def run_posterior(potential, mode, data, num_chains, num_warmup, num_samples, rn
     linear = linear_theory(potential, mode, WithReplacement(), BAYES_STEP_SIZE, 1.0, batches)
     # without replacement the chain is in equilibrium to first order in the step size
     expected = {"SGLD": rate_of(linear), "SGWORLD": 0.0}
-    schemes = {"SGLD": "with_replacement", "SGWORLD": "random_reshuffle"}
     plane = plane_of_currents(linear)
     numbers, draws = {}, {"exact": exact}
     for kernel_class, run_key in zip((SGLD, SGWORLD), jax.random.split(key), strict=True):
         name = kernel_class.__name__
         mcmc = sample(kernel_class(model, BAYES_STEP_SIZE), data, start, run_key, num_warmup, num_samples)
-        settings = settings_of(schemes[name], BAYES_STEP_SIZE, 1.0, num_rows, batches)
-        save_run(out / SAVED[name], mcmc, settings, reference)
+        save_run(out / SAVED[name], mcmc, reference)
         draws[name], left = in_home_mode(draws_of(mcmc), mode, covariance)
         entropy, areas = entropy_production(draws[name]), circulation((draws[name] - mode) @ plane)
         numbers[name] = {

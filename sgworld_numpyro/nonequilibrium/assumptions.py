@@ -4,13 +4,12 @@ The measures of this package fit x_{t+1} − m = A (x_t − m) + noise: a Gaussi
 that does not depend on the position, no memory beyond the last draw. Each is tested here on the draws themselves.
 """
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from sgworld_numpyro.nonequilibrium.linear_dynamics import LinearDynamics, fit_linear_dynamics
-from sgworld_numpyro.nonequilibrium.moments import Draws, as_draws
+from sgworld_numpyro.nonequilibrium.moments import Draws, as_draws, time_blocks
 
 # A departure is reported if it is both beyond chance and large enough to matter.
 SIGNIFICANT = 4.5  # standard errors; the largest of a hundred numbers rarely gets there by chance
@@ -144,12 +143,9 @@ def _rounding(x):
 
 def _means(left, right, blocks):
     """Means of all products of a component of ``left`` and one of ``right``: of the run, and of blocks of time."""
-    chains, draws, _ = left.shape
-    per_chain = min(draws, -(-blocks // chains))
-    edges = np.linspace(0, draws, per_chain + 1).astype(int)
-    cuts = [(chain, slice(*edge)) for chain in range(chains) for edge in pairwise(edges)]
-    means = np.array([(left[c, cut].T @ right[c, cut]).ravel() / (cut.stop - cut.start) for c, cut in cuts])
-    lengths = np.array([cut.stop - cut.start for _, cut in cuts])
+    cuts = time_blocks(left.shape[:2], blocks)
+    lengths = np.array([len(left[cut]) for cut in cuts])
+    means = np.array([(left[cut].T @ right[cut]).ravel() for cut in cuts]) / lengths[:, None]
     return lengths @ means / lengths.sum(), means.std(0, ddof=1) / np.sqrt(len(means))
 
 

@@ -13,6 +13,7 @@ from sgworld_numpyro.nonequilibrium.moments import (
     exceedance,
     jackknife,
     random_reversals,
+    time_blocks,
 )
 
 
@@ -69,19 +70,17 @@ def circulation(x: Draws | LaggedMoments, *, blocks: int = 64, surrogates: int =
 
 def areas_of_blocks(moments: LaggedMoments) -> Float[np.ndarray, "blocks dim dim"]:
     """Mean area per transition that each block sweeps out, about the mean of the run."""
-    pooled = moments.pooled()
-    return _areas(moments, (pooled.first + pooled.second) / (2 * pooled.length))
-
-
-def _areas(moments, mean):
-    about_mean = moments.first[:, :, None] * mean[:, None, :] + mean[:, :, None] * moments.second[:, None, :]
-    lagged = (moments.s01 - about_mean) / moments.length[:, None, None]
-    return (lagged - lagged.transpose(0, 2, 1)) / 2
+    return _antisymmetric(moments.centred().s01 / moments.length[:, None, None])
 
 
 def _areas_of_runs(runs):
-    """The same with each block taken for a run by itself."""
-    return _areas(runs, (runs.first + runs.second) / (2 * runs.length[:, None]))
+    """The same with each block taken for a run by itself, about its own mean."""
+    length = runs.length[:, None, None]
+    return _antisymmetric((runs.s01 - runs.first[:, :, None] * runs.second[:, None, :] / length) / length)
+
+
+def _antisymmetric(matrices):
+    return (matrices - matrices.transpose(0, 2, 1)) / 2
 
 
 class ProbabilityCurrent(NamedTuple):
@@ -130,14 +129,13 @@ def probability_current(
         raise ValueError(f"coordinate {dims[int(np.argmin(spread))]} does not move; choose another plane.")
     edges = [np.linspace(m - reach * s, m + reach * s, bins + 1) for m, s in zip(mean, spread, strict=True)]
     area = (edges[0][1] - edges[0][0]) * (edges[1][1] - edges[1][0])
+    middles, moves = (plane[:, 1:] + plane[:, :-1]) / 2, np.diff(plane, axis=1)
     sums, counts, visits = [], [], 0.0
-    per_chain = min(plane.shape[1] - 1, -(-blocks // len(plane)))
-    for chain in plane:
-        for part in np.array_split(np.stack([chain[:-1], chain[1:]]), per_chain, axis=1):
-            middle, move = part.mean(0), part[1] - part[0]
-            sums.append([np.histogram2d(middle[:, 0], middle[:, 1], bins=edges, weights=move[:, k])[0] for k in (0, 1)])
-            visits = visits + np.histogram2d(middle[:, 0], middle[:, 1], bins=edges)[0]
-            counts.append(len(move))
+    for cut in time_blocks(middles.shape[:2], blocks):
+        (x_middle, y_middle), move = middles[cut].T, moves[cut]
+        sums.append([np.histogram2d(x_middle, y_middle, bins=edges, weights=move[:, k])[0] for k in (0, 1)])
+        visits = visits + np.histogram2d(x_middle, y_middle, bins=edges)[0]
+        counts.append(len(move))
     total = sum(counts)
     of_blocks = np.array(sums) / (np.array(counts)[:, None, None, None] * area)
     share = np.array(counts) / total

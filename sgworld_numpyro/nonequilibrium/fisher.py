@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from sgworld_numpyro.nonequilibrium.moments import as_draws
+from sgworld_numpyro.nonequilibrium.moments import as_draws, time_blocks
 
 
 class RelativeFisherDecomposition(NamedTuple):
@@ -82,8 +82,7 @@ def relative_fisher_decomposition(
     if divergence is not None:
         wrong = wrong - as_draws(divergence)
     square = np.einsum("cti,cti->ct", wrong, np.linalg.solve(diffusion, wrong[..., None])[..., 0])
-    per_chain = min(square.shape[1], -(-blocks // len(square)))
-    means = np.array([part.mean() for chain in square for part in np.array_split(chain, per_chain)])
+    means = np.array([square[cut].mean() for cut in time_blocks(square.shape, blocks)])
     total = float(square.mean())
     error = float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else np.nan
     fisher = total - entropy_production

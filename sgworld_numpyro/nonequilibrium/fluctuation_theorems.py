@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import expit
 
+from sgworld_numpyro.nonequilibrium.moments import time_blocks
+
 MIN_WEIGHT_ESS = 100
 _BINS = 40
 _BLOCKS = 64
@@ -96,11 +98,9 @@ def _stretches(sigma, length):
 
 
 def _of_stretches(stretches):
-    chains, windows = stretches.shape
     if stretches.size < 2:
         return (np.nan,) * 5
-    per_chain = min(windows, -(-_BLOCKS // chains))
-    blocks = [part for chain in stretches for part in np.array_split(chain, per_chain)]
+    blocks = [stretches[cut] for cut in time_blocks(stretches.shape, _BLOCKS)]
     total = stretches.size
     least = float(stretches.min())
     weight = [np.exp(least - part) for part in blocks]  # in units of the largest, which can overflow

@@ -141,16 +141,20 @@ def lagged_moments(x: Draws, blocks: int = 64, origin: Float[np.ndarray, "dim"] 
     origin = x.mean((0, 1)) if origin is None else np.asarray(origin, float)
     if origin.shape != (dim,):
         raise ValueError(f"origin has shape {origin.shape}; draws of {dim} dimensions want ({dim},).")
-    per_chain = min(draws - 1, -(-blocks // chains))
-    edges = np.linspace(0, draws - 1, per_chain + 1).astype(int)
     sums: list[list[np.ndarray]] = []
-    for chain in x:
-        for start, stop in pairwise(edges):
-            offset = chain[start : stop + 1] - origin
-            now, after = offset[:-1], offset[1:]
-            length = np.asarray(float(len(now)))
-            sums.append([length, now.sum(0), after.sum(0), now.T @ now, now.T @ after, after.T @ after])
+    for chain, block in time_blocks((chains, draws - 1), blocks):
+        offset = x[chain, block.start : block.stop + 1] - origin
+        now, after = offset[:-1], offset[1:]
+        length = np.asarray(float(len(now)))
+        sums.append([length, now.sum(0), after.sum(0), now.T @ now, now.T @ after, after.T @ after])
     return LaggedMoments(origin, *(np.stack(s) for s in zip(*sums, strict=True)))
+
+
+def time_blocks(shape: tuple[int, ...], blocks: int) -> list[tuple[int, slice]]:
+    """Cut an array of shape (chain, time) into ``blocks`` or more, as many from every chain: the index of each."""
+    chains, length = shape
+    edges = np.linspace(0, length, min(length, -(-blocks // chains)) + 1).astype(int)
+    return [(chain, slice(start, stop)) for chain in range(chains) for start, stop in pairwise(edges)]
 
 
 def as_draws(x) -> Draws:
