@@ -118,11 +118,14 @@ def probability_current(
         blocks: into how many blocks to cut the draws for the standard errors.
 
     Raises:
-        ValueError: if the draws are of the wrong shape or not finite, or a coordinate does not exist or does not move.
+        ValueError: if the draws are of the wrong shape or not finite, a coordinate does not exist or does
+            not move, or the grid has no cells.
     """
     x = as_draws(x)
     if len(set(dims)) != 2 or not all(0 <= d < x.shape[2] for d in dims):
         raise ValueError(f"dims={dims!r}; want two different coordinates of the {x.shape[2]} that the draws have.")
+    if bins < 1 or not reach > 0:
+        raise ValueError(f"bins={bins} and reach={reach} make no grid; want a positive number of each.")
     plane = x[:, :, list(dims)]
     mean, spread = plane.mean((0, 1)), plane.std((0, 1))
     if not np.all(spread > 0):
