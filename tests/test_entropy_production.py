@@ -426,7 +426,7 @@ def test_bad_arguments():
             fluctuation_theorems(np.ones((2, 5)), lengths)
     with pytest.raises(ValueError, match="two different coordinates"):
         probability_current(x, (0, 0))
-    with pytest.raises(ValueError, match="bins=0 and reach=2.5 make no grid"):
+    with pytest.raises(ValueError, match=r"bins=0 and reach=2\.5 make no grid"):
         probability_current(x, bins=0)
     with pytest.raises(ValueError, match="does not move"):
         probability_current(x * [1, 0])
