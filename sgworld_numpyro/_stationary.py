@@ -1,8 +1,6 @@
 """Stationary moments of the linear recursions behind `linear_gaussian`, on plain arrays.
 
-A step is θ' = θ − h(H_b θ + g_b) + noise, in coordinates centred at the mode. Given the batches, the noise
-adds hT(α I + β K_b) to the second moment, K_b = I − hH_b: (α, β) = (2, 0) for Euler–Maruyama, and (1, 1) for
-Leimkuhler–Matthews, since θ_n already holds √(hT/2) of the ξ_n that it meets again.
+A step is that of `_kinetic`, in coordinates centred at the mode, where g_b(θ) = H_b θ + g_b.
 """
 
 import math
@@ -11,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from sgworld_numpyro._kinetic import INTEGRATORS, LinearStep
 from sgworld_numpyro._orders import (
     MEMORYLESS,
     Orders,
@@ -18,9 +17,6 @@ from sgworld_numpyro._orders import (
     memoryless_variance,
     possible_orders,
 )
-
-NOISE = {"euler_maruyama": (2.0, 0.0), "leimkuhler_matthews": (1.0, 1.0)}
-
 
 # Mean and covariance at each phase, and the standard errors of both.
 Moments = tuple[
@@ -39,7 +35,13 @@ class Chain(NamedTuple):
     step_size: float
     batch_size: int
     temperature: float
+    friction: float
     order: Int[np.ndarray, "steps batch"] | None
+
+    @property
+    def step(self) -> LinearStep:
+        """The integrator's step."""
+        return INTEGRATORS[self.integrator].step(self.step_size, self.temperature, self.friction)
 
 
 class NoStationaryLaw(ArithmeticError):
@@ -52,84 +54,94 @@ class NoStationaryLaw(ArithmeticError):
 def equal_hessians(hessian: Float[np.ndarray, "d d"], row_shifts: Float[np.ndarray, "rows d"], chain: Chain) -> Moments:
     """Mean, from the mode, and covariance at each phase, with zero standard errors.
 
-    Along an eigenvector of H a batch only kicks, θ' = κθ + kick + noise with κ = 1 − hλ, and the covariance
-    of two kicks is the population covariance of the rows times a number that the scheme decides.
+    Along an eigenvector of H a batch only kicks, z' = κz + kick + noise with κ of m × m numbers, and the
+    covariance of two kicks is the population covariance of the rows times a number that the scheme decides.
     """
-    scheme, integrator, step_size, batch_size, temperature, order = chain
+    scheme, integrator, step_size, batch_size, temperature, friction, order = chain
     eigenvalues, vectors = np.linalg.eigh(hessian)
-    contraction = 1 - step_size * eigenvalues
-    if np.abs(contraction).max() >= 1:
+    contraction = chain.step.with_curvature(eigenvalues)
+    if np.abs(np.linalg.eigvals(contraction)).max() >= 1:
         raise NoStationaryLaw
+    direction = chain.step.after @ chain.step.kick
     num_rows = len(row_shifts)
-    kicks = step_size * num_rows / batch_size * (row_shifts - row_shifts.mean(0)) @ vectors
+    gradients = num_rows / batch_size * (row_shifts.mean(0) - row_shifts) @ vectors
     if order is not None:
-        batch_kicks = kicks[order].sum(1)
+        batch_gradients = gradients[order].sum(1)
         if scheme == "batch_reshuffle":  # the batches of a partition are reshuffled as single rows would be
-            kicks, num_rows, batch_size = batch_kicks, len(order), 1
+            gradients, num_rows, batch_size = batch_gradients, len(order), 1
     if order is None or scheme == "batch_reshuffle":
         kick_covariance = batch_sum_covariance(scheme, num_rows, batch_size)
-        factors = periodic_covariance(contraction, kick_covariance, repeated=scheme == "shuffle_once")
-        spread = factors * (kicks.T @ kicks / num_rows)
+        factors = periodic_covariance(contraction, direction, kick_covariance, repeated=scheme == "shuffle_once")
+        spread = factors[..., 0, 0] * (gradients.T @ gradients / num_rows)
         mean = np.zeros(spread.shape[:-1])
     else:
-        mean = periodic_mean(contraction, batch_kicks)
-        spread = np.zeros((*mean.shape, len(contraction)))
-    identity, along_step = NOISE[integrator]
-    # hT (α + βκ) / (1 − κ²), without the cancellation that would hide how little the best schemes are off.
-    injected = temperature * (identity + along_step * contraction) / (eigenvalues * (1 + contraction))
+        mean = periodic_mean(contraction, batch_gradients[..., None] * direction)[..., 0]
+        spread = np.zeros((*mean.shape, len(eigenvalues)))
+    injected = temperature * INTEGRATORS[integrator].variance(step_size, friction, eigenvalues)
     return _exact(mean @ vectors.T, vectors @ (spread + np.diag(injected)) @ vectors.T)
 
 
 def periodic_mean(
-    contraction: Float[np.ndarray, " d"], kicks: Float[np.ndarray, "steps d"]
-) -> Float[np.ndarray, "steps d"]:
+    contraction: Float[np.ndarray, "d m m"], kicks: Float[np.ndarray, "steps d m"]
+) -> Float[np.ndarray, "steps d m"]:
     """Periodic solution of x_{k+1} = κ x_k + kick_k, at k = 0, 1, …."""
 
     def sweep(x: np.ndarray) -> np.ndarray:
         visited = [x]
         for kick in kicks:
-            visited.append(contraction * visited[-1] + kick)
+            visited.append((contraction @ visited[-1][..., None])[..., 0] + kick)
         return np.stack(visited)
 
-    gained = sweep(np.zeros_like(contraction))[-1]
-    return sweep(gained / (1 - contraction ** len(kicks)))[:-1]
+    gained = sweep(np.zeros(contraction.shape[:-1]))[-1]
+    lost = np.eye(contraction.shape[-1]) - np.linalg.matrix_power(contraction, len(kicks))
+    return sweep(np.linalg.solve(lost, gained[..., None])[..., 0])[:-1]
 
 
 def periodic_covariance(
-    contraction: Float[np.ndarray, " d"], kick_covariance: Float[np.ndarray, "steps steps"], repeated: bool
-) -> Float[np.ndarray, "steps d d"]:
-    """Stationary covariance of x_{k+1} = κ x_k + kick_k for each pair of eigenvalues, at k = 0, 1, ….
+    contraction: Float[np.ndarray, "d m m"],
+    direction: Float[np.ndarray, " m"],
+    kick_covariance: Float[np.ndarray, "steps steps"],
+    repeated: bool,
+) -> Float[np.ndarray, "steps d d m m"]:
+    """Stationary covariance of x_{k+1} = κ x_k + direction · kick_k for each pair of eigenvalues, at k = 0, 1, ….
 
     Args:
         contraction: κ for each eigenvector.
+        direction: what a kick of size one adds to the state.
         kick_covariance: covariance of the kicks of any two steps of a period.
         repeated: whether the same kicks come again every period, rather than independent ones.
     """
     steps = len(kick_covariance)
-    pair = np.multiply.outer(contraction, contraction)
+    dim, size = contraction.shape[:2]
+    left, right = contraction[:, None], contraction.mT[None]
+    kicked = np.outer(direction, direction)
 
     def sweep(with_kicks: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         visited = [own]
         for k in range(steps):
-            driven = contraction * with_kicks[:, k]
-            own = pair * own + driven[:, None] + driven[None, :] + kick_covariance[k, k]
-            with_kicks = contraction[:, None] * with_kicks + kick_covariance[k]
+            with_kicks = contraction @ with_kicks
+            driven = with_kicks[:, :, k, None] * direction
+            own = left @ own @ right + driven[:, None] + driven.mT[None] + kick_covariance[k, k] * kicked
+            with_kicks = with_kicks + direction[:, None] * kick_covariance[k]
             visited.append(own)
         return with_kicks, np.stack(visited)
 
-    nothing = np.zeros((len(contraction), steps))
-    with_kicks, gained = sweep(nothing, np.zeros_like(pair))
-    kept = contraction**steps
+    nothing = np.zeros((dim, size, steps))
+    with_kicks, gained = sweep(nothing, np.zeros((dim, dim, size, size)))
+    kept = np.linalg.matrix_power(contraction, steps)
     if repeated:
-        loss = 1 - kept
-        start = with_kicks / loss[:, None], gained[-1] / np.multiply.outer(loss, loss)
+        rest = np.linalg.inv(np.eye(size) - kept)
+        start = rest @ with_kicks, rest[:, None] @ gained[-1] @ rest.mT[None]
     else:
-        start = nothing, gained[-1] / (1 - np.multiply.outer(kept, kept))
+        both = np.einsum("aij,bkl->abikjl", kept, kept).reshape(dim, dim, size**2, size**2)
+        total = np.linalg.solve(np.eye(size**2) - both, gained[-1].reshape(dim, dim, size**2, 1))
+        start = nothing, total.reshape(dim, dim, size, size)
     return sweep(*start)[1][:-1]
 
 
-# A Hessian for each row: a batch takes M = E[(1, θ)(1, θ)ᵀ] to F M Fᵀ + noise, F = [[1, 0], [−h g, K]]. That
-# is F ⊗ F on the vector of M; as M_00 = 1, the noise can stand in its column, and a period is one matrix.
+# A Hessian for each row: a batch takes M = E[(1, z)(1, z)ᵀ] to S M Sᵀ + noise, S = C K_b A in the coordinates
+# (1, z). That is S ⊗ S on the vector of M; as M_00 = 1, the noise can stand in its column, and a period is one
+# matrix. C K_b is linear in the rows of the batch, and noise that comes before the kick is squeezed with it.
 
 
 def unequal_hessians(
@@ -148,50 +160,83 @@ def unequal_hessians(
         num_orders: how many orders to sample where there are too many.
         seed: of that sample.
     """
-    scheme, integrator, step_size, batch_size, temperature, order = chain
     num_rows, dim = row_gradients.shape
-    row_maps = np.zeros((num_rows, 1 + dim, 1 + dim))
-    row_maps[:, 0, 0] = 1
-    row_maps[:, 1:, 0] = -step_size * row_gradients
-    row_maps[:, 1:, 1:] = np.eye(dim) - step_size * row_hessians
-    noise = step_size * temperature * np.array(NOISE[integrator])
-    if scheme in MEMORYLESS:
-        variance = memoryless_variance(scheme, num_rows, batch_size)
-        return _exact(*moments(fixed_points(memoryless_maps(row_maps, variance, noise))))
-    orders = possible_orders(scheme, num_rows, batch_size, order, num_orders, seed)
-    return moments_over_orders(row_maps, orders, noise)
+    parts = _Parts.of(chain.step, row_hessians, row_gradients)
+    if chain.scheme in MEMORYLESS:
+        variance = memoryless_variance(chain.scheme, num_rows, chain.batch_size)
+        return _exact(*moments(fixed_points(memoryless_maps(parts, variance)), dim))
+    orders = possible_orders(chain.scheme, num_rows, chain.batch_size, chain.order, num_orders, seed)
+    return moments_over_orders(parts, orders, dim)
 
 
-def memoryless_maps(
-    row_maps: Float[np.ndarray, "rows 1+d 1+d"], variance: float, noise: Float[np.ndarray, "2"]
-) -> Float[np.ndarray, "1 (1+d)**2 (1+d)**2"]:
+class _Parts(NamedTuple):
+    """A step in the coordinates (1, z) of n = 1 + m d dimensions; its covariances have a zero for the 1.
+
+    Attributes:
+        rows: C K of each row standing for all; that of a batch is their mean.
+        before: A.
+        before_noise: covariance of ζ.
+        after_noise: covariance of ζ'.
+        met_again: covariance of the state before the kick with ζ'.
+    """
+
+    rows: Float[np.ndarray, "rows n n"]
+    before: Float[np.ndarray, "n n"]
+    before_noise: Float[np.ndarray, "n n"]
+    after_noise: Float[np.ndarray, "n n"]
+    met_again: Float[np.ndarray, "n n"]
+
+    @classmethod
+    def of(cls, step: LinearStep, hessians: np.ndarray, gradients: np.ndarray) -> "_Parts":
+        num_rows, dim = gradients.shape
+        size = 1 + len(step.kick) * dim
+
+        def spread(matrix: np.ndarray, constant: float) -> np.ndarray:
+            whole = np.zeros((size, size))
+            whole[0, 0] = constant
+            whole[1:, 1:] = np.kron(matrix, np.eye(dim))
+            return whole
+
+        kicks = np.zeros((num_rows, size, size))
+        kicks[:, 1:, 0] = np.einsum("m,ni->nmi", step.kick, gradients).reshape(num_rows, -1)
+        kicks[:, 1:, 1 : 1 + dim] = np.einsum("m,nij->nmij", step.kick, hessians).reshape(num_rows, -1, dim)
+        noises = (spread(covariance, 0.0) for covariance in (step.before_noise, step.after_noise, step.met_again))
+        return cls(spread(step.after, 1.0) @ (np.eye(size) + kicks), spread(step.before, 1.0), *noises)
+
+    def noise(self, batch: Float[np.ndarray, "... n n"]) -> Float[np.ndarray, "... n n"]:
+        """Second moment that the noise of a step adds."""
+        cross = batch @ self.met_again
+        return batch @ self.before_noise @ batch.mT + cross + cross.mT + self.after_noise
+
+
+def memoryless_maps(parts: _Parts, variance: float) -> Float[np.ndarray, "1 n**2 n**2"]:
     """Second-moment map of a step whose batch is independent of all others.
 
     Args:
-        row_maps: F of each row standing for all rows; that of a batch is their mean.
+        parts: of the step.
         variance: variance of a batch mean in units of the population variance of the rows.
-        noise: multiples of I and of K that the injected noise adds.
     """
-    mean = row_maps.mean(0)
-    spread = _second_moment_map(row_maps - mean, np.zeros_like(mean))
-    return (_second_moment_map(mean[None], _noise_covariance(mean, noise)) + variance * spread)[None]
+    mean = parts.rows.mean(0)
+    apart = parts.rows - mean
+    squeezed = (apart @ parts.before_noise @ apart.mT).mean(0)
+    own = _second_moment_map((mean @ parts.before)[None], parts.noise(mean))
+    return (own + variance * _second_moment_map(apart @ parts.before, squeezed))[None]
 
 
 def maps_along(
-    row_maps: Float[np.ndarray, "rows 1+d 1+d"],
-    orders: Int[np.ndarray, "chains visits steps batch"],
-    noise: Float[np.ndarray, "2"],
-) -> Float[np.ndarray, "chains steps (1+d)**2 (1+d)**2"]:
+    parts: _Parts, orders: Int[np.ndarray, "chains visits steps batch"]
+) -> Float[np.ndarray, "chains steps n**2 n**2"]:
     """Each chain's second-moment maps over the first 1, 2, … steps of a period, averaged over its visits."""
     chains, visits, steps, _ = orders.shape
-    dim = row_maps.shape[-1]
-    path = np.broadcast_to(np.eye(dim), (chains, visits, dim, dim))
+    size = len(parts.before)
+    path = np.broadcast_to(np.eye(size), (chains, visits, size, size))
     injected = np.zeros_like(path)
-    maps = np.empty((chains, steps, dim**2, dim**2))
+    maps = np.empty((chains, steps, size**2, size**2))
     for k in range(steps):
-        batch = row_maps[orders[:, :, k]].mean(2)
-        path = batch @ path
-        injected = batch @ injected @ batch.mT + _noise_covariance(batch, noise)
+        batch = parts.rows[orders[:, :, k]].mean(2)
+        step = batch @ parts.before
+        path = step @ path
+        injected = step @ injected @ step.mT + parts.noise(batch)
         maps[:, k] = _second_moment_map(path, injected.mean(1))
     return maps
 
@@ -212,29 +257,27 @@ def fixed_points(maps: Float[np.ndarray, "... steps D D"]) -> Float[np.ndarray, 
     return np.concatenate([start[..., None, :], later], axis=-2)
 
 
-def moments(second_moments: Float[np.ndarray, "... steps D"]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of θ from E[(1, θ)(1, θ)ᵀ] as vectors."""
-    dim = math.isqrt(second_moments.shape[-1])
-    second_moments = second_moments.reshape(*second_moments.shape[:-1], dim, dim)
+def moments(second_moments: Float[np.ndarray, "... steps D"], dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of θ, the first d coordinates of z, from E[(1, z)(1, z)ᵀ] as vectors."""
+    size = math.isqrt(second_moments.shape[-1])
+    second_moments = second_moments.reshape(*second_moments.shape[:-1], size, size)[..., : 1 + dim, : 1 + dim]
     mean = second_moments[..., 1:, 0]
     return mean, second_moments[..., 1:, 1:] - mean[..., :, None] * mean[..., None, :]
 
 
-def moments_over_orders(
-    row_maps: Float[np.ndarray, "rows 1+d 1+d"], orders: Orders, noise: Float[np.ndarray, "2"]
-) -> Moments:
+def moments_over_orders(parts: _Parts, orders: Orders, dim: int) -> Moments:
     """Mean and covariance at each phase, averaged over the orders, and their standard errors.
 
     Where chains differ for ever their laws are averaged; where one chain meets all orders, its maps.
     """
-    along = (maps_along(row_maps, group, noise) for group in orders.rows)
+    along = (maps_along(parts, group) for group in orders.rows)
     if orders.quenched:
         groups = np.stack([fixed_points(maps).mean(0) for maps in along])
     else:
         groups = np.stack([maps[0] for maps in along])
 
     def estimate(mean_of_groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return moments(mean_of_groups if orders.quenched else fixed_points(mean_of_groups))
+        return moments(mean_of_groups if orders.quenched else fixed_points(mean_of_groups), dim)
 
     count = len(groups)
     mean, covariance = estimate(groups.mean(0))
@@ -247,14 +290,6 @@ def moments_over_orders(
 
 def _exact(mean: np.ndarray, covariance: np.ndarray) -> Moments:
     return mean, covariance, np.zeros_like(mean), np.zeros_like(covariance)
-
-
-def _noise_covariance(maps: np.ndarray, noise: Float[np.ndarray, "2"]) -> np.ndarray:
-    identity, contraction = noise
-    covariance = np.zeros_like(maps)
-    linear = maps[..., 1:, 1:]
-    covariance[..., 1:, 1:] = identity * np.eye(linear.shape[-1]) + contraction * linear
-    return covariance
 
 
 def _second_moment_map(maps: np.ndarray, injected: np.ndarray) -> np.ndarray:

@@ -7,9 +7,15 @@ The potential is a prior and one term for each of N rows,
 the gradient of a minibatch of B rows is g_b(θ) = Pθ − p + (N/B) Σ_{i∈b} (A_iθ − b_i), and the chains are
 
     Euler–Maruyama       θ' = θ − h g_b(θ) + √(2hT) ξ,
-    Leimkuhler–Matthews  θ' = θ − h g_b(θ) + √(hT/2) (ξ_n + ξ_{n+1}).
+    Leimkuhler–Matthews  θ' = θ − h g_b(θ) + √(hT/2) (ξ_n + ξ_{n+1}),
 
-Both are linear, so that the mean and covariance are those of any such model to second order around its mode:
+or kinetic, with a velocity v of unit mass and friction γ, one minibatch gradient a step:
+
+    BAOAB                v −= (h/2) g; θ += (h/2) v; v = e^{−γh} v + √(T(1 − e^{−2γh})) ξ; θ += (h/2) v;
+                         g = g_b(θ); v −= (h/2) g, the g kept for the next step,
+    UBU                  U(h/2); v −= h g_b(θ); U(h/2), U the exact flow without a force.
+
+All are linear, so that the mean and covariance are those of any such model to second order around its mode:
 they tell the bias to expect of a subsampling scheme at a step size.
 
 Sources: arXiv 2306.03521 (random reshuffling in Langevin dynamics), 2501.16055 (its bias), 2410.19780
@@ -21,14 +27,17 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from sgworld_numpyro import _orders, _stationary
+from sgworld_numpyro import _kinetic, _orders, _stationary
 from sgworld_numpyro._orders import SCHEMES
 
 __all__ = [
     "INTEGRATORS",
+    "KINETIC",
+    "OVERDAMPED",
     "SCHEMES",
     "LinearGaussian",
     "StationaryMoments",
+    "control_variate",
     "gaussian_kl",
     "gaussian_mean",
     "linear_regression",
@@ -36,7 +45,9 @@ __all__ = [
     "stationary_moments",
 ]
 
-INTEGRATORS = tuple(_stationary.NOISE)
+OVERDAMPED = tuple(_kinetic.OVERDAMPED)
+KINETIC = tuple(_kinetic.KINETIC)
+INTEGRATORS = (*OVERDAMPED, *KINETIC)
 
 
 class LinearGaussian(NamedTuple):
@@ -153,6 +164,30 @@ def linear_regression(
     return LinearGaussian(np.eye(dim) / prior_scale**2, np.zeros(dim), hessians, x * y[:, None] / noise_scale**2)
 
 
+def control_variate(problem: LinearGaussian, anchor: Float[np.ndarray, " d"] | None = None) -> LinearGaussian:
+    """The problem whose minibatch gradients are those of `problem` with the control variate of an anchor x̂.
+
+        g_b(θ) − g_b(x̂) + ∇U(x̂)
+
+    Posterior and Hessians are those of `problem`, and all rows have the gradient ∇U(x̂) at the anchor. Rows of
+    equal Hessians then make no gradient noise at all, anywhere.
+
+    Args:
+        problem: the quadratic potential.
+        anchor: x̂, where the full gradient is known; the mode by default.
+
+    Raises:
+        ValueError: if the anchor is not a point of d coordinates.
+
+    Source: Baker, Fearnhead, Fox and Nemeth (arXiv 1706.05439).
+    """
+    anchor = problem.mean if anchor is None else np.asarray(anchor, dtype=float)
+    if anchor.shape != problem.prior_shift.shape:
+        raise ValueError(f"anchor has shape {anchor.shape}; pass one point of shape {problem.prior_shift.shape}")
+    pulls = problem.row_hessians @ anchor
+    return problem._replace(row_shifts=pulls - (pulls - problem.row_shifts).mean(0))
+
+
 def stationary_moments(
     problem: LinearGaussian,
     scheme: str,
@@ -160,23 +195,26 @@ def stationary_moments(
     step_size: float,
     batch_size: int,
     *,
+    friction: float | None = None,
     temperature: float = 1.0,
     order: Int[np.ndarray, "steps batch"] | None = None,
     num_orders: int = 2000,
     seed: int = 0,
 ) -> StationaryMoments:
-    """Mean and covariance of the chain's stationary law at every step of the scheme's period.
+    """Mean and covariance of θ in the chain's stationary law at every step of the scheme's period.
 
     Exact when all rows share their Hessian, for the schemes without memory, and for a given or enumerable
     order. Otherwise the linear map of (1, θ)(1, θ)ᵀ over a period is averaged over sampled orders. With
-    unequal Hessians the memory grows as period × (1 + d)⁴: meant for d up to about 10.
+    unequal Hessians the memory grows as period × (1 + d)⁴, and (1 + 2d)⁴ for the kinetic integrators: meant for
+    d up to about 10, and 5.
 
     Args:
         problem: the quadratic potential.
         scheme: one of `SCHEMES`.
         integrator: one of `INTEGRATORS`.
-        step_size: h, in units of 1/hessian.
+        step_size: h, in units of 1/hessian, and of 1/√hessian for the `KINETIC` integrators.
         batch_size: rows in a minibatch, 1 to N; "full_batch" takes them all whatever it is.
+        friction: γ of the kinetic integrators, in units of √hessian; they need one, the `OVERDAMPED` have none.
         temperature: T of the injected noise; 0 gives plain stochastic gradient descent.
         order: the realised rows of each minibatch of the period (steps, batch_size), for "shuffle_once" and
             "cyclic", or the partition (N/batch_size, batch_size) for "batch_reshuffle". The moments are then
@@ -194,18 +232,18 @@ def stationary_moments(
     """
     if integrator not in INTEGRATORS:
         raise ValueError(f"integrator={integrator!r} is unknown; choose one of {', '.join(INTEGRATORS)}")
-    _check_numbers(problem, step_size, temperature, num_orders)
+    _check_numbers(problem, integrator, step_size, temperature, friction, num_orders)
     num_rows = problem.num_rows
     batch_size = _orders.checked_batch_size(scheme, num_rows, batch_size)
     order = _orders.checked_order(order, scheme, num_rows, batch_size)
-    chain = _stationary.Chain(scheme, integrator, step_size, batch_size, temperature, order)
+    chain = _stationary.Chain(scheme, integrator, step_size, batch_size, temperature, friction or 0.0, order)
     try:
         if problem.equal_hessians:
             offset, *others = _stationary.equal_hessians(problem.hessian, problem.row_shifts, chain)
         else:
             offset, *others = _stationary.unequal_hessians(*_centred_rows(problem), chain, num_orders, seed)
     except _stationary.NoStationaryLaw:
-        raise ValueError(_instability(problem, scheme, step_size)) from None
+        raise ValueError(_instability(problem, chain)) from None
     return StationaryMoments(problem.mean + offset, *others)
 
 
@@ -267,23 +305,54 @@ def _centred_rows(
     return hessians, hessians @ problem.mean - shifts
 
 
-def _instability(problem: LinearGaussian, scheme: str, step_size: float) -> str:
-    bound, limit = "2/λ_max(hessian)", 2 / np.linalg.eigvalsh(problem.hessian).max()
-    if step_size < limit:
+def _instability(problem: LinearGaussian, chain: _stationary.Chain) -> str:
+    kinetic = chain.integrator in KINETIC
+    largest = np.linalg.eigvalsh(problem.hessian).max()
+    bound, limit = ("2/√λ_max(hessian)", 2 / np.sqrt(largest)) if kinetic else ("2/λ_max(hessian)", 2 / largest)
+    if chain.step_size < limit:
         # The mean converges, but the spread under batches of unequal Hessians does not.
-        bound, limit = "2/max_i λ_max(P + N A_i)", 2 / np.linalg.eigvalsh(_centred_rows(problem)[0]).max()
+        hessians, _ = _centred_rows(problem)
+        steepest = np.linalg.eigvalsh(hessians).max()
+        bound, limit = "2/max_i λ_max(P + N A_i)", 2 / steepest
+        if kinetic:
+            # Kicks in proportion to θ heat the chain, and only friction cools it.
+            variance = _orders.memoryless_variance("with_replacement", problem.num_rows, chain.batch_size)
+            apart = hessians - hessians.mean(0)
+            heating = np.linalg.eigvals(problem.covariance @ (apart @ apart).mean(0) * variance).real.max()
+            bound = "the smaller of 2/√max_i λ_max(P + N A_i) and 2γ/λ_max(H⁻¹ E[δH_b²])"
+            limit = min(2 / np.sqrt(steepest), 2 * chain.friction / heating)
     return (
-        f"step_size={step_size} is too large: with scheme={scheme!r} there is no stationary covariance; "
+        f"step_size={chain.step_size} is too large: with scheme={chain.scheme!r} there is no stationary covariance; "
         f"stay below the largest stable step size, about {bound} = {limit:.6g}"
     )
 
 
-def _check_numbers(problem: LinearGaussian, step_size: float, temperature: float, num_orders: int) -> None:
+def _check_numbers(
+    problem: LinearGaussian,
+    integrator: str,
+    step_size: float,
+    temperature: float,
+    friction: float | None,
+    num_orders: int,
+) -> None:
+    kinetic = integrator in KINETIC
     if not step_size > 0:
-        raise ValueError(f"step_size={step_size} must be positive; try 0.1/λ_max(problem.hessian)")
+        scale = "√λ_max" if kinetic else "λ_max"
+        raise ValueError(f"step_size={step_size} must be positive; try 0.1/{scale}(problem.hessian)")
     if not temperature >= 0:
         raise ValueError(f"temperature={temperature} must not be negative; pass 1.0 to sample the posterior")
     if num_orders < 1:
         raise ValueError(f"num_orders={num_orders} must be positive; leave it out for the default")
-    if not np.linalg.eigvalsh(problem.hessian).min() > 0:
+    eigenvalues = np.linalg.eigvalsh(problem.hessian)
+    if not eigenvalues.min() > 0:
         raise ValueError("problem.hessian is not positive definite: no posterior; use a proper prior")
+    if kinetic and (friction is None or not 0 < friction < np.inf):
+        raise ValueError(
+            f"friction={friction} must be positive for integrator={integrator!r}; "
+            f"try 2√λ_min(problem.hessian) = {2 * np.sqrt(eigenvalues.min()):.6g}"
+        )
+    if friction is not None and not kinetic:
+        raise ValueError(
+            f"friction={friction} has no effect on integrator={integrator!r}, which has no velocity; "
+            f"leave it out, or choose one of {', '.join(KINETIC)}"
+        )

@@ -7,7 +7,7 @@ import pytest
 
 from sgworld_numpyro import _orders
 from sgworld_numpyro.linear_gaussian import (
-    INTEGRATORS,
+    OVERDAMPED,
     SCHEMES,
     LinearGaussian,
     StationaryMoments,
@@ -18,7 +18,7 @@ from sgworld_numpyro.linear_gaussian import (
     stationary_moments,
 )
 
-EM, LM = INTEGRATORS
+EM, LM = OVERDAMPED
 SIGMAS = 5
 
 
@@ -199,7 +199,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
-@pytest.mark.parametrize("integrator", INTEGRATORS)
+@pytest.mark.parametrize("integrator", OVERDAMPED)
 @pytest.mark.parametrize(("scheme", "num_rows", "batch_size"), CASES)
 def test_moments_equal_enumeration(scheme, num_rows, batch_size, integrator, equal):
     problem = small_problem(num_rows, equal)
@@ -272,7 +272,7 @@ def lyapunov(hessian, source):
     return vectors @ (vectors.T @ source @ vectors / (values[:, None] + values)) @ vectors.T
 
 
-@pytest.mark.parametrize("integrator", INTEGRATORS)
+@pytest.mark.parametrize("integrator", OVERDAMPED)
 def test_with_replacement_to_first_order(integrator):
     problem = small_problem(6, equal=False)
     rows_dh, rows_dg = batch_fluctuations(problem, 1)
@@ -283,7 +283,7 @@ def test_with_replacement_to_first_order(integrator):
     np.testing.assert_allclose(covariance, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("integrator", INTEGRATORS)
+@pytest.mark.parametrize("integrator", OVERDAMPED)
 @pytest.mark.parametrize("scheme", ["random_reshuffle", "symmetric_reshuffle"])
 def test_reshuffled_to_first_order(scheme, integrator):
     problem = small_problem(6, equal=False)
@@ -481,7 +481,7 @@ def test_distances():
 
 WRONG = [
     ({"scheme": "reshuffle"}, r"scheme='reshuffle' is unknown.*with_replacement.*cyclic"),
-    ({"integrator": "baoab"}, r"integrator='baoab' is unknown.*euler_maruyama, leimkuhler_matthews"),
+    ({"integrator": "obabo"}, r"integrator='obabo' is unknown.*euler_maruyama, leimkuhler_matthews, baoab, ubu"),
     ({"batch_size": 0}, r"batch_size=0 must be an integer in 1\.\.5"),
     ({"batch_size": 6}, r"batch_size=6 must be an integer in 1\.\.5"),
     ({"batch_size": 1.5}, r"batch_size=1\.5 must be an integer in 1\.\.5"),

@@ -33,6 +33,7 @@ LEVEL = {module: level for level, modules in enumerate(FLOORS.values()) for modu
 
 # Private modules at the front, each a part of the module that it serves.
 PART_OF = {
+    "_kinetic": "linear_gaussian",
     "_orders": "linear_gaussian",
     "_stationary": "linear_gaussian",
     "dependence": "target",
