@@ -153,3 +153,29 @@ KINETIC = {
     "ubu": Integrator(step=_ubu, variance=_ubu_variance),
 }
 INTEGRATORS = OVERDAMPED | KINETIC
+
+
+def checked_friction(integrator: str, friction: float | None, slowest: float) -> float:
+    """The friction, if the integrator can be run with it; zero for one that has none.
+
+    Args:
+        integrator: one of `INTEGRATORS`.
+        friction: as the caller gave it.
+        slowest: smallest eigenvalue of the Hessian, for the advice.
+    """
+    if integrator in KINETIC and (friction is None or not 0 < friction < np.inf):
+        raise ValueError(
+            f"friction={friction} must be positive for integrator={integrator!r}; "
+            f"try 2√λ_min(problem.hessian) = {2 * np.sqrt(slowest):.6g}"
+        )
+    if integrator in OVERDAMPED and friction is not None:
+        raise ValueError(
+            f"friction={friction} has no effect on integrator={integrator!r}, which has no velocity; "
+            f"leave it out, or choose one of {', '.join(KINETIC)}"
+        )
+    return friction or 0.0
+
+
+def stable_below(integrator: str, steepest: float) -> float:
+    """Step size below which the mean converges: 2/λ, and 2/√λ for the kinetic ones (UBU's own is a little larger)."""
+    return 2 / np.sqrt(steepest) if integrator in KINETIC else 2 / steepest

@@ -13,12 +13,14 @@ from jax import Array
 from sgworld_numpyro.binding import Binding
 from sgworld_numpyro.handlers import is_numeric_array
 from sgworld_numpyro.held_data import is_traced
+from sgworld_numpyro.linear_gaussian import INTEGRATORS
 from sgworld_numpyro.subsampling import Plate, SubsamplingScheme
 from sgworld_numpyro.target import Arguments
+from sgworld_numpyro.tuning import name_of
 
 
 def checked_step_size(step_size: Any) -> Any:
-    """A positive float, or the schedule as it is.
+    """A positive float, a schedule as it is, or None where it is to be tuned.
 
     Raises:
         ValueError: for anything else.
@@ -34,11 +36,7 @@ def checked_step_size(step_size: Any) -> Any:
             pass  # a callable without a signature; it will be tried
         return step_size
     if step_size is None:
-        raise ValueError(
-            "step_size is missing. Give a positive number h, or a schedule such as welling_teh(a=1e-3); a good "
-            "first guess is 1 / (number of rows x curvature of one row's negative log likelihood), about 1e-4 for a "
-            "regression on 1000 standardised rows."
-        )
+        return None
     try:
         if isinstance(step_size, str | bool):
             raise TypeError
@@ -50,10 +48,39 @@ def checked_step_size(step_size: Any) -> Any:
     return value
 
 
-def check_schedule(step_size: float | Callable, last_warmup_step: int) -> None:
-    """Raise ``ValueError`` if a schedule is not positive and finite at the start or the end of warm-up."""
-    if not callable(step_size):
+def checked_tolerance(tolerance: float) -> float:
+    """A number between 0 and 1.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    number = isinstance(tolerance, int | float | np.number) and not isinstance(tolerance, bool)
+    if not (number and 0 < tolerance < 1):
+        raise ValueError(
+            f"bias_tolerance={tolerance!r} must be between 0 and 1: it is the relative error that the posterior "
+            "variance may have, 0.02 by default."
+        )
+    return float(tolerance)
+
+
+def check_tunable(step_size: Any, integrator: Any, temperature: float) -> None:
+    """Raise ``ValueError`` if a step size is missing where none can be chosen."""
+    if step_size is not None:
         return
+    if temperature == 0:
+        raise ValueError(
+            "step_size is missing. At temperature 0 there is no posterior to keep a bias from: give a positive number "
+            "h, or a schedule such as welling_teh(a=1e-3)."
+        )
+    if name_of(integrator) not in INTEGRATORS:
+        raise ValueError(
+            f"step_size is missing, and the bias of integrator={integrator!r} is not known: give a positive number h. "
+            f"Those with a known bias are {', '.join(INTEGRATORS)}."
+        )
+
+
+def check_schedule(step_size: Callable, last_warmup_step: int) -> None:
+    """Raise ``ValueError`` if a schedule is not positive and finite at the start or the end of warm-up."""
     name = getattr(step_size, "__qualname__", repr(step_size))
     try:
         jax.eval_shape(step_size, jax.ShapeDtypeStruct((), jnp.int32))

@@ -16,7 +16,7 @@ from jax import Array, lax, random
 from jaxtyping import Float, Int
 
 from sgworld_numpyro.counter_rng import padded, seed_words
-from sgworld_numpyro.gradients import GradientEstimator
+from sgworld_numpyro.gradients import Anchor, GradientEstimator
 from sgworld_numpyro.integrators import Integrator
 from sgworld_numpyro.noise import noise_block
 from sgworld_numpyro.preconditioners import Preconditioner
@@ -55,6 +55,7 @@ class Engine:
     temperature: float
     schedule: Schedule | None
     steps: int
+    anchor: Anchor | None = None
 
     def advance(
         self,
@@ -139,7 +140,7 @@ class Engine:
             return energy.astype(x.dtype)
 
         position, state, energy = self.integrator.step(
-            self.gradient(potential), position, state, noise, step_size, self.temperature, self.preconditioner
+            self.gradient(potential, self.anchor), position, state, noise, step_size, self.temperature, self.preconditioner
         )
         return (position, state, step_size), energy
 

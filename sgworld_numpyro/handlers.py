@@ -1,6 +1,6 @@
 """Effect handlers that decide which rows a model's subsampled plates take."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -78,6 +78,24 @@ class record_plates(Messenger):
                 axis = frame.dim - event_dim
                 if frame.name in self.plates and len(shape) >= -axis and shape[axis] == frame.size:
                     self.subsampled.append((id(array), axis, frame.name))
+
+
+class without_plates(Messenger):
+    """Run a model with what is observed in some plates left out of its log density.
+
+    Args:
+        fn: the model.
+        names: of the plates.
+    """
+
+    def __init__(self, fn: Callable, names: Collection[str]):
+        self.names = names
+        super().__init__(fn)
+
+    def process_message(self, msg):
+        inside = any(frame.name in self.names for frame in msg.get("cond_indep_stack", ()))
+        if msg["type"] == "sample" and msg["is_observed"] and inside:
+            msg["fn"] = msg["fn"].mask(False)
 
 
 class full_data(Messenger):

@@ -1,7 +1,6 @@
 """From a finished run to ArviZ data that say how the run was made."""
 
 import json
-import re
 import sys
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpyro.infer import MCMC
 from sgworld_numpyro.engine import Engine, rows_a_step
 from sgworld_numpyro.kernel import StochasticGradientKernel
 from sgworld_numpyro.target import Arguments
+from sgworld_numpyro.tuning import name_of
 
 
 def to_inference_data(mcmc: MCMC, **options: Any) -> Any:
@@ -73,9 +73,9 @@ def _settings(mcmc: MCMC, kernel: StochasticGradientKernel) -> dict[str, Any]:
         for plate in engine.target.plates
     }
     return {
-        "scheme": _snake_case(engine.subsampling),
-        "integrator": _snake_case(engine.integrator),
-        "preconditioner": _snake_case(engine.preconditioner),
+        "scheme": name_of(engine.subsampling),
+        "integrator": name_of(engine.integrator),
+        "preconditioner": name_of(engine.preconditioner),
         **step_size,
         "temperature": float(engine.temperature),
         "steps_per_sample": engine.steps,
@@ -89,9 +89,3 @@ def _engine(mcmc: MCMC, kernel: StochasticGradientKernel) -> Engine:
     if kernel._binding is not None and kernel._binding.fits(arguments):
         return kernel._binding.engine
     return kernel._engine(arguments)
-
-
-def _snake_case(component: Any) -> str:
-    """``random_reshuffle`` for a ``RandomReshuffle()``, ``baoab`` for a ``BAOAB()``."""
-    name = type(component).__name__
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

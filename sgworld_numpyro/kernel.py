@@ -20,15 +20,17 @@ from sgworld_numpyro.gradients import GradientEstimator, Minibatch
 from sgworld_numpyro.handlers import FullDataModel
 from sgworld_numpyro.held_data import is_traced
 from sgworld_numpyro.integrators import EulerMaruyama, Integrator
-from sgworld_numpyro.preconditioners import Identity, Preconditioner
+from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity, Preconditioner
 from sgworld_numpyro.progress import Progress
 from sgworld_numpyro.schedules import Schedule
 from sgworld_numpyro.stability import largest_stable_step_size
-from sgworld_numpyro.state import SGState
+from sgworld_numpyro.state import SGState, with_learnt
 from sgworld_numpyro.state import advance as advance_state
 from sgworld_numpyro.state import start as start_state
 from sgworld_numpyro.subsampling import RandomReshuffle, SubsamplingScheme, WithReplacement
 from sgworld_numpyro.target import Arguments, inspect_model
+from sgworld_numpyro.tuned_start import check_tuning, plan_of, start_near_the_mode, warn_of_tuning
+from sgworld_numpyro.tuning import DENSE_UP_TO
 
 
 class StochasticGradientKernel(MCMCKernel):
@@ -39,19 +41,23 @@ class StochasticGradientKernel(MCMCKernel):
 
     Args:
         model: a NumPyro model with at least one subsampled plate.
-        step_size: h of dx = -M ∇U h + √(2hT) M^½ ξ, U in nats; a float or a schedule, a function of the number
-            of inner steps taken.
+        step_size: h of dx = -M ∇U h + √(2hT) M^½ ξ, U in nats, or the time step of a kinetic integrator; a float or
+            a schedule, a function of the number of inner steps taken. By default it is tuned before the first
+            sample; see ``tuning``.
         subsampling: which rows each minibatch takes.
         integrator: how force and noise move the position.
         gradient: the estimate of the full gradient.
-        preconditioner: M, in the flat unconstrained coordinates.
+        preconditioner: M, in the flat unconstrained coordinates; ``Diagonal()`` and ``Dense()`` are learnt. By
+            default ``Identity()`` if a step size is given; else ``Dense()``, or ``Diagonal()`` above 1000 dimensions.
         temperature: T; 1 samples the posterior, 0 is gradient descent.
+        bias_tolerance: relative error of the posterior variance that tuning may allow.
         steps_per_sample: inner steps a sample; by default one period of the subsampling scheme, one pass over
             the data if its batches are independent.
         init_strategy: one of NumPyro's.
 
     Raises:
-        ValueError: for a step size, temperature or number of steps out of range.
+        ValueError: for a step size, temperature, tolerance or number of steps out of range, or a missing step size
+            that cannot be tuned. ``init`` raises ``TuningError`` where the posterior does not allow tuning.
         TypeError: for a component that does not follow its protocol.
     """
 
@@ -65,6 +71,7 @@ class StochasticGradientKernel(MCMCKernel):
         gradient: GradientEstimator | None = None,
         preconditioner: Preconditioner | None = None,
         temperature: float = 1.0,
+        bias_tolerance: float = 0.02,
         steps_per_sample: int | None = None,
         init_strategy: Callable = init_to_uniform,
     ):
@@ -77,10 +84,14 @@ class StochasticGradientKernel(MCMCKernel):
         self._gradient = checks.checked_component(
             "gradient", Minibatch() if gradient is None else gradient, GradientEstimator
         )
-        self._preconditioner = checks.checked_component(
-            "preconditioner", Identity() if preconditioner is None else preconditioner, Preconditioner
+        if preconditioner is None and step_size is not None:
+            preconditioner = Identity()
+        self._preconditioner = preconditioner and checks.checked_component(
+            "preconditioner", preconditioner, Preconditioner
         )
         self._temperature = checks.checked_temperature(temperature)
+        self._bias_tolerance = checks.checked_tolerance(bias_tolerance)
+        checks.check_tunable(self._step_size, self._integrator, self._temperature)
         self._steps_per_sample = checks.checked_steps(steps_per_sample)
         self._init_strategy = checks.checked_callable("init_strategy", init_strategy)
         self._forget()
@@ -114,11 +125,17 @@ class StochasticGradientKernel(MCMCKernel):
         engine = binding.engine
         batch = () if is_prng_key(rng_key) else (rng_key.shape[0],)
         checks.check_initial_values(init_params, engine.target.prototype, batch)
-        checks.check_schedule(self._step_size, num_warmup * engine.steps)
+        if callable(self._step_size):
+            checks.check_schedule(self._step_size, num_warmup * engine.steps)
         start = partial(start_state, engine, self._init_strategy, self._initial_step_size())
         state, valid = binding.compiled("start", start, arguments)(rng_key, init_params)
         if not is_traced(valid):
             checks.check_initial_state(valid, state.position.reshape(-1, engine.target.dim)[0], binding)
+        plan = plan_of(engine, self._step_size, self._bias_tolerance)
+        if plan is not None:
+            tuned = partial(start_near_the_mode, plan)
+            state = binding.compiled("tune", tuned, arguments)(state, rng_key)
+            (warn_of_tuning if is_traced(state.step_size) else check_tuning)(plan, state.tuning.report)
         self._sample_fn = self.sample
         return state
 
@@ -129,16 +146,18 @@ class StochasticGradientKernel(MCMCKernel):
         if binding is None or not binding.fits(arguments):
             binding = Binding(self._engine(arguments), arguments, hold=False)
         arguments, reordered = binding.read(arguments)
-        single = is_prng_key(state.rng_key)
+        single, tuning = is_prng_key(state.rng_key), state.tuning
         # The counter is the same for all chains; were it batched, it would be recomputed for each.
         i, chains = (state.i, 1) if single else (state.i[0], state.i.shape[0])
 
-        def advance(state):
-            return advance_state(binding.engine, state, i, arguments, reordered, chains)
+        def advance(state):  # what was learnt is shared, as one matrix and not one a chain
+            new = advance_state(binding.engine, state._replace(tuning=tuning), i, arguments, reordered, chains)
+            return new._replace(tuning=())
 
-        new = advance(state) if single else jax.vmap(advance)(state)
+        bare = state._replace(tuning=())
+        new = (advance(bare) if single else jax.vmap(advance)(bare))._replace(tuning=tuning)
         if not (single and progress_bar_reports()):
-            self._report(binding.engine, state, new, i, arguments)
+            self._report(with_learnt(binding.engine, tuning), state, new, i, arguments)
         return new
 
     def postprocess_fn(self, model_args, model_kwargs) -> Callable:
@@ -193,7 +212,7 @@ class StochasticGradientKernel(MCMCKernel):
 
     def get_diagnostics_str(self, state: SGState) -> str:
         """Step size, mean potential energy and number of divergences, for the progress bar."""
-        return self._progress.text(state, self._largest_stable_step_size)
+        return self._progress.text(state, partial(self._largest_stable_step_size, state.tuning))
 
     def __getstate__(self):
         state = self.__dict__.copy()
@@ -215,7 +234,7 @@ class StochasticGradientKernel(MCMCKernel):
             subsampling=self._subsampling,
             integrator=self._integrator,
             gradient=self._gradient,
-            preconditioner=self._preconditioner,
+            preconditioner=self._preconditioner or (Dense() if target.dim <= DENSE_UP_TO else Diagonal()),
             temperature=self._temperature,
             schedule=self._step_size if callable(self._step_size) else None,
             steps=self._steps_per_sample or steps_per_pass(self._subsampling, target.plates),
@@ -236,6 +255,8 @@ class StochasticGradientKernel(MCMCKernel):
         return Binding(self._engine(arguments), arguments, hold=False)
 
     def _initial_step_size(self):
+        if self._step_size is None:
+            return jnp.nan  # until it is tuned
         return self._step_size(jnp.int32(0)) if callable(self._step_size) else self._step_size
 
     def _report(self, engine, old, new, i, arguments):
@@ -246,7 +267,7 @@ class StochasticGradientKernel(MCMCKernel):
         estimate = partial(largest_stable_step_size, engine, position, arguments)
         report_from_device(newly.any(), i, step_size, estimate)
 
-    def _largest_stable_step_size(self):
+    def _largest_stable_step_size(self, tuning):
         """At an initial position."""
         binding = self._binding
         if binding is None:
@@ -254,10 +275,10 @@ class StochasticGradientKernel(MCMCKernel):
         start = partial(start_state, binding.engine, self._init_strategy, 1.0)
         state, _ = binding.compiled("start", start, binding.arguments)(random.key(0), None)
 
-        def estimate(arguments, position):
-            return largest_stable_step_size(binding.engine, position, arguments)
+        def estimate(arguments, position, tuning):
+            return largest_stable_step_size(with_learnt(binding.engine, tuning), position, arguments)
 
-        return binding.compiled("stability", estimate, binding.arguments)(state.position)
+        return binding.compiled("stability", estimate, binding.arguments)(state.position, tuning)
 
 
 def _given(component, default):

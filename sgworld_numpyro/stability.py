@@ -7,6 +7,7 @@ from jax import Array, lax, random
 from jaxtyping import Float
 
 from sgworld_numpyro.engine import Engine
+from sgworld_numpyro.integrators import is_kinetic
 from sgworld_numpyro.subsampling import Plate
 from sgworld_numpyro.target import Arguments
 
@@ -15,7 +16,9 @@ BATCHES = 8
 
 
 def largest_stable_step_size(engine: Engine, position: Float[Array, "dim"], arguments: Arguments) -> Float[Array, ""]:
-    """About 2 / λ_max(M ∇²U) at a position: beyond it, steps overshoot by more than they correct.
+    """About 2 / λ at a position, λ = λ_max(M ∇²U): beyond it, steps overshoot by more than they correct.
+
+    2 / √λ for kinetic integrators.
 
     The Hessian is that of a few minibatches, its largest eigenvalue found by power iteration on Hessian-vector
     products. Not positive, infinite or NaN where the potential curves nowhere upwards.
@@ -37,7 +40,8 @@ def largest_stable_step_size(engine: Engine, position: Float[Array, "dim"], argu
 
     start = random.normal(random.key(0), position.shape, position.dtype)
     vector = lax.fori_loop(0, ITERATIONS, iterate, start / jnp.linalg.norm(start))
-    return 2 / jnp.dot(vector, product(vector))
+    largest = jnp.dot(vector, product(vector))
+    return 2 / (jnp.sqrt(largest) if is_kinetic(engine.integrator) else largest)
 
 
 def _spread(plate: Plate, batches: int):

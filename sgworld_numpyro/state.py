@@ -1,6 +1,7 @@
 """The state of a stochastic-gradient chain: what it holds, how it starts, how a sample advances it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,9 @@ from numpyro.util import is_prng_key
 
 from sgworld_numpyro.binding import initial_values
 from sgworld_numpyro.engine import Chain, Engine
+from sgworld_numpyro.integrators import KineticState
 from sgworld_numpyro.target import Arguments
+from sgworld_numpyro.thermometer import Thermometer, cold, take_temperature
 
 
 class SGState(NamedTuple):
@@ -23,6 +26,8 @@ class SGState(NamedTuple):
     - **diverging** - whether position or energy are not finite.
     - **divergences** - how many samples were so far.
     - **integrator_state** - what the integrator keeps besides the position.
+    - **thermometer** - see ``Thermometer``.
+    - **tuning** - what was learnt before the first sample, shared by vectorized chains; () if nothing was.
     - **shuffle_key** - key of the subsampling scheme, for the whole chain.
     - **rng_key** - key of the noise, for the whole chain: noise is a function of it and of the step.
     """
@@ -34,6 +39,8 @@ class SGState(NamedTuple):
     diverging: Array
     divergences: Array
     integrator_state: Any
+    thermometer: Thermometer
+    tuning: Any
     shuffle_key: Array
     rng_key: Array
 
@@ -43,6 +50,30 @@ class SGState(NamedTuple):
         batch = jnp.shape(self.i)
         leaves = [jnp.reshape(leaf, (*batch, -1)) for leaf in jax.tree.leaves(self.z)]
         return jnp.concatenate(leaves, axis=-1)
+
+    @property
+    def configurational_temperature(self) -> Array:
+        """(θ - θ̂)·∇U / d at this draw, whose mean must be T."""
+        return self.thermometer.configurational_temperature
+
+    @property
+    def fluctuation_dissipation(self) -> Array:
+        """h gᵀMg / 2d at this draw, whose mean is the bias of the temperature where batches are independent."""
+        return self.thermometer.fluctuation_dissipation
+
+    @property
+    def kinetic_temperature(self) -> Array:
+        """|v|² / d at this draw, whose mean must be T; NaN for integrators without velocity."""
+        if isinstance(self.integrator_state, KineticState):
+            return self.integrator_state.kinetic_temperature
+        return jnp.full_like(self.step_size, jnp.nan)
+
+
+def with_learnt(engine: Engine, tuning: Any) -> Engine:
+    """The engine with what was learnt in place; it may be traced."""
+    if not tuning:
+        return engine
+    return replace(engine, preconditioner=tuning.preconditioner or engine.preconditioner, anchor=tuning.anchor)
 
 
 def start(engine: Engine, init_strategy: Callable, step_size, arguments: Arguments, rng_key, init_params):
@@ -66,6 +97,8 @@ def start(engine: Engine, init_strategy: Callable, step_size, arguments: Argumen
             diverging=jnp.array(False),
             divergences=jnp.int32(0),
             integrator_state=engine.integrator.init(position),
+            thermometer=cold(position),
+            tuning=(),
             shuffle_key=shuffle_key,
             rng_key=noise_key,
         )
@@ -75,10 +108,12 @@ def start(engine: Engine, init_strategy: Callable, step_size, arguments: Argumen
 
 def advance(engine: Engine, state: SGState, i: Array, arguments: Arguments, reordered, chains: int) -> SGState:
     """The state after one sample; ``i`` is the state's own, not batched over chains."""
+    engine = with_learnt(engine, state.tuning)
     chain = Chain(engine.target.ravel(state.z), state.integrator_state, state.step_size, state.potential_energy)
     chain = engine.advance(chain, i, state.shuffle_key, state.rng_key, arguments, reordered, chains)
     sound = jnp.all(jnp.isfinite(chain.position)) & jnp.isfinite(chain.energy) & (chain.step_size > 0)
     diverging = ~sound
+    thermometer = take_temperature(engine, chain, i, state.shuffle_key, arguments, state.thermometer)
     return state._replace(
         i=state.i + 1,
         z=engine.target.unravel(chain.position),
@@ -87,4 +122,5 @@ def advance(engine: Engine, state: SGState, i: Array, arguments: Arguments, reor
         diverging=diverging,
         divergences=state.divergences + diverging,
         integrator_state=chain.integrator_state,
+        thermometer=thermometer,
     )

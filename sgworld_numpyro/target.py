@@ -16,7 +16,7 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
 
 from sgworld_numpyro.dependence import influences
-from sgworld_numpyro.handlers import at_rows, is_numeric_array, record_plates
+from sgworld_numpyro.handlers import at_rows, is_numeric_array, record_plates, without_plates
 from sgworld_numpyro.subsampling.protocol import Plate
 from sgworld_numpyro.validation import check_dependence, check_plates, check_sites
 
@@ -126,6 +126,12 @@ class Target:
         """
         args, kwargs = arguments.unflatten()
         return potential_energy(self.at(arguments, rows, batches), args, kwargs, z)
+
+    def potential_without_rows(self, z, arguments: Arguments) -> Array:
+        """The part of the potential energy, in nats, that does not come from the subsampled plates."""
+        args, kwargs = arguments.unflatten()
+        silent = without_plates(self.at(arguments, self.first_rows()), {plate.name for plate in self.plates})
+        return potential_energy(silent, args, kwargs, z)
 
     def constrain(self, z, arguments: Arguments, deterministic: bool = True) -> dict[str, Array]:
         """Constrained values of the latent sites, with the deterministic sites that do not depend on rows."""

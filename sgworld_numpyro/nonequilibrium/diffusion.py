@@ -31,12 +31,13 @@ from jax import Array, lax
 from jax.tree_util import Partial
 from jaxtyping import Float
 
+from sgworld_numpyro.blocks import block_length, sum_over_blocks
 from sgworld_numpyro.nonequilibrium.gradient_noise import (
     gradient_covariance,
     gradient_covariance_product,
     noise_units,
 )
-from sgworld_numpyro.nonequilibrium.row_potential import RowPotential, as_vector, block_length, sum_over_blocks
+from sgworld_numpyro.nonequilibrium.row_potential import RowPotential, as_vector
 from sgworld_numpyro.subsampling import (
     BatchReshuffle,
     Cyclic,

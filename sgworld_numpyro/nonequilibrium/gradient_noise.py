@@ -20,7 +20,8 @@ from jax import Array
 from jax.tree_util import Partial
 from jaxtyping import Float, Int
 
-from sgworld_numpyro.nonequilibrium.row_potential import RowPotential, as_vector, block_length, sum_over_blocks
+from sgworld_numpyro.blocks import block_length, sum_over_blocks
+from sgworld_numpyro.nonequilibrium.row_potential import RowPotential, as_vector
 from sgworld_numpyro.subsampling import (
     BatchReshuffle,
     Cyclic,

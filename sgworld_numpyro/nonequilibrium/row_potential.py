@@ -6,19 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.tree_util import Partial, register_pytree_node
 from jaxtyping import ArrayLike, Float, Int
 
+from sgworld_numpyro import blocks
 from sgworld_numpyro.handlers import as_jax_array
 from sgworld_numpyro.subsampling import Plate
 from sgworld_numpyro.target import Arguments, inspect_model
-
-# Rows that a sum over the data takes at once: enough to fill a matrix product, few enough that what automatic
-# differentiation keeps of them is small beside the data.
-BLOCK_ROWS = 2048
-# What the vectors or matrices of the rows of one block may take, where each row has one.
-BLOCK_BYTES = 2**26
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,44 +161,12 @@ def row_potential(model: Callable, *args: Any, **kwargs: Any) -> RowPotential:
     return RowPotential(Partial(estimate, arrays), plate.size, plate.batch_size, target.dim)
 
 
-def sum_over_blocks(function: Callable[[Array], Any], count: int, block: int) -> Any:
-    """Sum of a function over the numbers 0 .. count - 1, block by block.
-
-    Args:
-        function: numbers (n,) to a pytree, its sum over those numbers. Derivatives compute it again rather than
-            keep its intermediate values.
-        count: how many numbers; the last block may be shorter.
-        block: how many at once.
-    """
-    block = max(1, min(block, count))
-    if block == count:
-        return function(jnp.arange(count, dtype=jnp.int32))
-    blocks, rest = divmod(count, block)
-    function = jax.checkpoint(function, prevent_cse=False)
-    first = jnp.arange(block, dtype=jnp.int32)
-
-    def add(total, start):
-        return jax.tree.map(jnp.add, total, function(start + first)), None
-
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, first))
-    total, _ = lax.scan(add, zeros, block * jnp.arange(blocks, dtype=jnp.int32))
-    if rest:
-        total = jax.tree.map(jnp.add, total, function(blocks * block + first[:rest]))
-    return total
-
-
-def block_length(rows_each: int, numbers_each: int, dtype: Any) -> int:
-    """How many items to take at once, each of so many rows and with so many numbers to keep."""
-    size = max(numbers_each, 1) * jnp.dtype(dtype).itemsize
-    return max(1, min(BLOCK_ROWS // rows_each, BLOCK_BYTES // size))
-
-
 @jax.jit
 def _full(potential, x):
     def block(rows):
         return len(rows) * potential.estimate(x, rows)
 
-    return sum_over_blocks(block, potential.num_rows, BLOCK_ROWS) / potential.num_rows
+    return blocks.sum_over_blocks(block, potential.num_rows, blocks.BLOCK_ROWS) / potential.num_rows
 
 
 @jax.jit
@@ -211,4 +174,4 @@ def _gradient(potential, x):
     def block(rows):
         return len(rows) * jax.grad(potential.estimate)(x, rows)
 
-    return sum_over_blocks(block, potential.num_rows, BLOCK_ROWS) / potential.num_rows
+    return blocks.sum_over_blocks(block, potential.num_rows, blocks.BLOCK_ROWS) / potential.num_rows

@@ -1,22 +1,28 @@
 """A dense preconditioner."""
 
 import numpy as np
+from jax.tree_util import register_pytree_node_class
 
 # An inverse computed in float32 is as asymmetric as this, relative to its largest entry.
 ROUNDING = 1e-3
 
 
+@register_pytree_node_class
 class Dense:
     """M = a full matrix; its Cholesky factor is the root. For dim up to about a thousand.
 
     Args:
-        matrix: of shape (dim, dim), symmetric positive definite. A good choice is the posterior's covariance.
+        matrix: of shape (dim, dim), symmetric positive definite. A good choice is the posterior's covariance. Without
+            it, M is learnt before the first sample, and then kept.
 
     Raises:
         ValueError: if it is not square, symmetric and positive definite.
     """
 
-    def __init__(self, matrix):
+    def __init__(self, matrix=None):
+        self.matrix = self.root = None
+        if matrix is None:
+            return
         matrix = np.asarray(matrix)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"Dense wants a square matrix, got shape {matrix.shape}.")
@@ -38,8 +44,32 @@ class Dense:
             ) from error
         self.matrix = matrix
 
+    @classmethod
+    def from_root(cls, root) -> "Dense":
+        """M = root rootᵀ for any square root, possibly traced, without checks."""
+        return cls.tree_unflatten(None, (root @ root.T, root))
+
+    @property
+    def is_learnt(self) -> bool:
+        """Whether M is left to be learnt."""
+        return self.matrix is None
+
     def apply(self, vector):
         return self.matrix.astype(vector.dtype) @ vector
 
     def apply_root(self, vector):
         return self.root.astype(vector.dtype) @ vector
+
+    def apply_root_transpose(self, vector):
+        return self.root.T.astype(vector.dtype) @ vector
+
+    def tree_flatten(self):
+        """As a JAX pytree with M and its root as leaves."""
+        return (self.matrix, self.root), None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        """From possibly traced arrays, without checks."""
+        made = object.__new__(cls)
+        made.matrix, made.root = leaves
+        return made

@@ -12,3 +12,6 @@ class Identity:
 
     def apply_root(self, vector):
         return vector
+
+    def apply_root_transpose(self, vector):
+        return vector

@@ -1,0 +1,95 @@
+"""What a kernel leaves open is learnt before its first sample, and refused where the assumptions fail."""
+
+import math
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, random
+from numpyro.util import is_prng_key
+
+from sgworld_numpyro.divergence import DivergenceWarning
+from sgworld_numpyro.engine import Engine
+from sgworld_numpyro.integrators import KineticState, is_kinetic
+from sgworld_numpyro.linear_gaussian import INTEGRATORS, SCHEMES
+from sgworld_numpyro.state import SGState
+from sgworld_numpyro.target import Arguments
+from sgworld_numpyro.tuning import Plan, Report, Setting, name_of, problem_with, tune
+
+_STREAM = 0x70E
+
+
+def learns(component: Any) -> bool:
+    """Whether a preconditioner is left to be learnt."""
+    return getattr(component, "is_learnt", False)
+
+
+def plan_of(engine: Engine, step_size: Any, bias_tolerance: float) -> Plan | None:
+    """What to learn, or None if everything is given."""
+    friction = getattr(engine.integrator, "friction", None)
+    missing = is_kinetic(engine.integrator) and friction is None
+    if not (step_size is None or missing or learns(engine.preconditioner) or engine.gradient.needs_anchor):
+        return None
+    plate = max(engine.target.plates, key=lambda plate: plate.batches)
+    scheme, integrator = name_of(engine.subsampling), name_of(engine.integrator)
+    setting = None
+    if integrator in INTEGRATORS and engine.temperature > 0:
+        period = math.lcm(*(engine.subsampling.period(plate) for plate in engine.target.plates))
+        setting = Setting(
+            # an order that stays as it was drawn, by whomever; of other schemes the least is expected
+            scheme={"cyclic": "shuffle_once"}.get(scheme, scheme if scheme in SCHEMES else "with_replacement"),
+            integrator=integrator,
+            num_rows=plate.size,
+            batch_size=plate.batch_size,
+            at_ends=engine.steps % period == 0,
+            temperature=engine.temperature,
+            minibatch_noise=not engine.gradient.needs_anchor,
+            tolerance=bias_tolerance,
+        )
+    given = float(step_size(jnp.int32(0))) if callable(step_size) else step_size
+    return Plan(engine.target, engine.preconditioner, learns(engine.preconditioner), given, friction, setting)
+
+
+def start_near_the_mode(plan: Plan, arguments: Arguments, state: SGState, rng_key: Array) -> SGState:
+    """An initial state moved near the mode, with what was learnt there; one chain's or several chains'."""
+    single = is_prng_key(rng_key)
+    key = random.fold_in(rng_key if single else rng_key[0], _STREAM)
+    dim = plan.target.dim
+    positions, tuning = tune(plan, arguments, state.position.reshape(-1, dim), key)
+    z = plan.target.unravel(positions[0]) if single else jax.vmap(plan.target.unravel)(positions)
+    integrator_state = state.integrator_state
+    if isinstance(integrator_state, KineticState) and plan.friction is None:
+        friction = jnp.full_like(integrator_state.friction, tuning.report.friction)
+        integrator_state = integrator_state._replace(friction=friction)
+    return state._replace(
+        z=z,
+        step_size=jnp.full_like(state.step_size, tuning.report.step_size),
+        integrator_state=integrator_state,
+        tuning=tuning,
+    )
+
+
+def check_tuning(plan: Plan, report: Report) -> None:
+    """Raise ``TuningError`` if an assumption of the tuning fails, with what to do.
+
+    A run under ``pmap`` cannot raise: it gets a ``DivergenceWarning`` that says the same.
+    """
+    message = problem_with(plan, jax.device_get(report))
+    if message is not None:
+        raise TuningError(message)
+
+
+def warn_of_tuning(plan: Plan, report: Report) -> None:
+    """What ``check_tuning`` does, as a warning, from inside a compiled function."""
+
+    def warn(report):
+        message = problem_with(plan, report)
+        if message is not None:
+            warnings.warn(message, DivergenceWarning, stacklevel=2)
+
+    jax.debug.callback(warn, report)
+
+
+class TuningError(ValueError):
+    """The run cannot be tuned: an assumption fails, and the message says which and what to do."""

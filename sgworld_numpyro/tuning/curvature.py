@@ -1,0 +1,204 @@
+"""Gradient noise and curvature near the mode, and the preconditioner that they suggest.
+
+With g_i the gradient in which row i stands for all N rows, C = Cov_i(g_i) and H = ∇²U. A well-specified model has
+C/N + P = H, where P is the curvature of what no row enters, the priors: the starting point of a preconditioner, whatever
+the number of dimensions. Hessian-vector products, as many as one and a half passes pay for, correct it.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax, random
+from jaxtyping import Float
+
+from sgworld_numpyro.preconditioners import Dense, Diagonal, Preconditioner
+from sgworld_numpyro.tuning.estimates import Estimates, product
+
+SAMPLES_PER_DIMENSION = 20  # of gradients, so that their covariance is known to some 20 %
+HESSIAN_PASSES = 1.5  # over the data, in Hessian-vector products, for a dense preconditioner
+HESSIAN_GROUPS = 8  # whose scatter says how far their mean can be trusted
+PROBES = 8  # of the diagonal of the priors' Hessian: one is enough if the latent sites are independent a priori
+SMALLEST = 1e-4  # ratio of eigenvalues; beyond it single precision knows too little
+POWER_ITERATIONS = 8
+POWER_PASSES = 0.25  # over the data, each
+MIN_GROUPS = 16  # that a pass is cut into, for the mean and scatter of products
+
+
+class Rates(NamedTuple):
+    """What decides the bias, in the coordinates q = L⁻¹θ of the preconditioner M = L Lᵀ.
+
+    Attributes:
+        fastest: λ = λ_max(Lᵀ H L).
+        mean: tr(Lᵀ H L) / d.
+        noise: ρ, the gradients' noise by its size in a well-specified model: λ_max(H⁻¹ C) / N for a dense M, else
+            (uᵀCu)/(N uᵀHu) in the fastest direction u, or its ratio of traces if that is larger.
+        hessian_noise: E|δH_b u|², for independent batches of the plate's size.
+        slope: max_j |E[δH_b δg_b]_j|, likewise: it shifts the mean of reshuffled chains.
+    """
+
+    fastest: Float[Array, ""]
+    mean: Float[Array, ""]
+    noise: Float[Array, ""]
+    hessian_noise: Float[Array, ""]
+    slope: Float[Array, ""]
+
+
+class Metric(NamedTuple):
+    """A preconditioner, and the least of the curvatures on the way to it by its standard error (∞ if not looked for)."""
+
+    preconditioner: Preconditioner
+    flattest: Float[Array, ""]
+
+
+def gradient_covariance(
+    estimates: Estimates, position: Float[Array, "dim"], mean: Float[Array, "dim"], dense: bool
+) -> Float[Array, "dim dim"] | Float[Array, "dim"]:
+    """C = Cov_i(g_i), or its diagonal, from one pass over the data; ``mean`` is the gradient of all of them."""
+    dim, plate = position.size, estimates.plate
+    size = estimates.group_size(max(MIN_GROUPS, SAMPLES_PER_DIMENSION * (dim if dense else 1)))
+    count = max(1, plate.size // size)
+
+    def total(deviations):
+        return deviations.T @ deviations if dense else jnp.sum(deviations**2, 0)
+
+    squares = estimates.sum_over_groups(
+        lambda energy: jax.grad(energy)(position) - mean, 0, count, size, dim, total
+    )
+    return squares / count * _of_single_rows(plate.size, size)
+
+
+def learn(
+    kind: Preconditioner, estimates: Estimates, position: Float[Array, "dim"], covariance: Array, key: Array
+) -> Metric:
+    """The preconditioner of a kind, M ≈ H⁻¹ at a position, given C there or its diagonal."""
+    rows, infinite = estimates.plate.size, jnp.asarray(jnp.inf, position.dtype)
+    if isinstance(kind, Diagonal):
+        signs = random.rademacher(key, (PROBES, position.size), position.dtype)
+        prior = jax.vmap(lambda z: z * product(estimates.energy_without_rows, position, z))(signs).mean(0)
+        return Metric(Diagonal.tree_unflatten(None, (1 / _bounded(covariance / rows + jnp.abs(prior)),)), infinite)
+    prior = jax.vmap(lambda v: product(estimates.energy_without_rows, position, v))(jnp.eye(position.size))
+    fisher = covariance / rows + (prior + prior.T) / 2
+    # in units of the coordinates' own scales, so that units do not cost digits
+    scale = jax.lax.rsqrt(_bounded(jnp.diagonal(covariance) / rows + jnp.abs(jnp.diagonal(prior))))
+    values, vectors = jnp.linalg.eigh(fisher * jnp.outer(scale, scale))
+    root = scale[:, None] * vectors * lax.rsqrt(_bounded(jnp.abs(values)))
+    return _corrected(root, estimates, position)
+
+
+def _bounded(values):
+    return jnp.maximum(values, SMALLEST**2 * jnp.max(values) + jnp.finfo(values.dtype).tiny)
+
+
+def _corrected(root, estimates, position):
+    """The metric of a root L₀, with L₀ᵀ H L₀ as far as a few groups of rows show it."""
+    dim, plate = position.size, estimates.plate
+    rows = min(plate.size, int(HESSIAN_PASSES * plate.size / dim))
+    size = max(1, min(rows // HESSIAN_GROUPS, plate.size // HESSIAN_GROUPS))
+    if len(estimates.target.plates) > 1:
+        size = plate.batch_size
+    groups = min(max(rows // size, 1), plate.size // size)
+    if rows < HESSIAN_GROUPS or groups < HESSIAN_GROUPS:
+        return Metric(Dense.from_root(root), jnp.asarray(jnp.inf, position.dtype))
+
+    def hessian(energy):
+        images = jax.vmap(lambda v: product(energy, position, v))(root.T)  # rows are (H L₀)ᵀ
+        matrix = images @ root
+        return (matrix + matrix.T) / 2
+
+    first, second = estimates.sum_over_groups(
+        lambda energy: (matrix := hessian(energy), jnp.sum(matrix**2)), 0, groups, size, dim**2
+    )
+    mean = first / groups
+    # Ledoit & Wolf 2004: as much of the scatter as is chance is taken out, towards a multiple of one.
+    chance = (second / groups - jnp.sum(mean**2)) / (groups - 1)
+    centre = jnp.trace(mean) / dim
+    scatter = jnp.sum((mean - centre * jnp.eye(dim)) ** 2)
+    kept = 1 - jnp.clip(chance / jnp.maximum(scatter, jnp.finfo(mean.dtype).tiny), 0, 1)
+    values, vectors = jnp.linalg.eigh(kept * mean + (1 - kept) * centre * jnp.eye(dim))
+    error = jnp.sqrt(jnp.maximum(chance, 0) / dim) + jnp.finfo(mean.dtype).eps * jnp.abs(values).max() * dim
+    flat = jnp.maximum(jnp.abs(values), SMALLEST * jnp.abs(values).max())
+    return Metric(Dense.from_root(root @ (vectors * lax.rsqrt(flat))), values.min() / error)
+
+
+def rates(
+    estimates: Estimates,
+    position: Float[Array, "dim"],
+    mean: Float[Array, "dim"],
+    preconditioner: Preconditioner,
+    covariance: Array,
+    key: Array,
+) -> Rates:
+    """The rates in the coordinates of a preconditioner, from products with rows that did not decide it.
+
+    Args:
+        estimates: the model on its data.
+        position: where, near the mode.
+        mean: the gradient of all the data there.
+        preconditioner: M.
+        covariance: C or its diagonal, as ``gradient_covariance`` gives it.
+        key: of the first direction.
+    """
+    dim, plate = position.size, estimates.plate
+    size = estimates.group_size(MIN_GROUPS)
+    count = max(2, int(POWER_PASSES * plate.size / size))
+    factor = _of_single_rows(plate.size, size) * (plate.size - plate.batch_size) / max(plate.size - 1, 1)
+    per_batch = factor / plate.batch_size
+
+    def whitened(energy, v):
+        return preconditioner.apply_root_transpose(product(energy, position, preconditioner.apply_root(v)))
+
+    dense = covariance.ndim == 2
+    gradients = partial(_whitened_gradient, position=position, mean=mean, preconditioner=preconditioner)
+
+    def moments(energy, v):
+        image = whitened(energy, v)
+        squares = image, jnp.dot(image, image)
+        if dense:
+            return squares
+        slope = gradients(energy)
+        return *squares, jnp.dot(v, slope) ** 2, jnp.dot(slope, slope)
+
+    def iterate(v, number):
+        first, squares, *noise = (
+            total / count
+            for total in estimates.sum_over_groups(lambda energy: moments(energy, v), number * count, count, size, dim)
+        )
+        spread = (squares - jnp.dot(first, first)) * count / (count - 1)
+        return first / jnp.linalg.norm(first), (jnp.dot(v, first), spread * per_batch, *noise)
+
+    start = random.rademacher(key, (dim,), position.dtype) / jnp.sqrt(dim)
+    _, (products, spreads, *noise) = lax.scan(iterate, start, jnp.arange(POWER_ITERATIONS))
+    last = slice(POWER_ITERATIONS - int(1 / POWER_PASSES), None)  # these are a whole pass
+    fastest, average = products[last].mean(), products[0]
+    if dense:
+        root = jax.vmap(preconditioner.apply_root)(jnp.eye(dim, dtype=position.dtype)).T
+        ratio = jnp.linalg.eigvalsh(root.T @ covariance @ root)[-1] / plate.size / fastest
+    else:
+        along, total = noise[0][last].mean(), noise[1].mean()
+        ratio = jnp.maximum(along / fastest, total / (dim * average)) * _of_single_rows(plate.size, size) / plate.size
+
+    def skew(energy):
+        slope = gradients(energy)
+        return whitened(energy, slope), slope
+
+    crossed, slopes = estimates.sum_over_groups(skew, POWER_ITERATIONS * count, count, size, 2 * dim)
+    slope = jnp.max(jnp.abs(crossed - average * slopes)) / count * per_batch
+    return Rates(fastest, average, ratio, spreads[last].mean(), slope)
+
+
+def _whitened_gradient(energy, position, mean, preconditioner):
+    return preconditioner.apply_root_transpose(jax.grad(energy)(position) - mean)
+
+
+def _of_single_rows(rows: int, size: int) -> float:
+    """What turns the covariance of groups' means, drawn without replacement, into that of single rows."""
+    return size * (rows - 1) / max(rows - size, 1)
+
+
+def passes(dim: int, dense: bool, rates: bool = True) -> float:
+    """Passes over the data, in gradients, that one look at the curvature takes, with or without the rates."""
+    look = 2 + dense * 2 * HESSIAN_PASSES  # the gradient, its covariance
+    each = 2 if dense else 3
+    return look + rates * (POWER_ITERATIONS * POWER_PASSES * each + 3 * POWER_PASSES)

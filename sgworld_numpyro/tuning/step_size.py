@@ -1,0 +1,162 @@
+"""The largest step size, and the friction, for which the predicted bias stays within a tolerance.
+
+In the fastest direction, of curvature λ in the preconditioner's coordinates, the relative error of the variance is
+
+    e(h) = e_integrator(h) + (ρ + s)/T · e_scheme(Rhλ) + e_unequal(h).
+
+e_scheme is the law of the scheme for rows that share their Hessian and have the noise of a well-specified model, which
+``linear_gaussian`` knows exactly: (Rε)³/24 for reshuffled rows at the ends of passes, for instance (arXiv 2306.03521).
+ρ is the gradients' noise, 0 with control variates, and s = E|δH_b u|²/(R λ²) what the scatter of the Hessians adds to it.
+Where Hessians differ, reshuffled schemes also change the covariance and the mean themselves,
+
+    e_unequal = (h/2) E|δH_b u|²/λ,   shift of the mean = (h/2) E[δH_b δg_b] / λ,
+
+of first order for overdamped integrators, with h²R/6 for h/2, of second order, for kinetic ones.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from sgworld_numpyro.linear_gaussian import KINETIC, gaussian_mean, stationary_moments
+from sgworld_numpyro.tuning.curvature import Rates
+
+# Beyond these times a step, in units of 1/λ and 1/√λ, other posteriors than Gaussians are sampled badly.
+LARGEST_STEP = {"overdamped": 0.5, "kinetic": 0.7}
+LONGEST_PASS = 1.0  # R h λ or R h √λ, beyond which a pass forgets its own beginning
+SHORTEST_PASS = 1e-3  # below which a run would take thousands of passes to move
+MAX_STEPS = 500  # of a period whose law is computed as it is; a longer one is replaced by one of as many steps
+GRID = 300
+MEMORYLESS = ("with_replacement", "independent_batches", "full_batch")  # no batch knows of another
+
+
+class BiasCurve(NamedTuple):
+    """log e_scheme against log time a pass (R h λ, or R h √λ) and, for kinetic integrators, log friction a pass (R h γ)."""
+
+    pass_time: Float[np.ndarray, "times"]
+    damping: Float[np.ndarray, "dampings"]
+    excess: Float[np.ndarray, "dampings times"]
+
+    def at(self, pass_time, damping):
+        """e_scheme, interpolated in logarithms; may be traced."""
+        x, y = jnp.log(pass_time), jnp.log(damping)
+        if len(self.damping) == 1:
+            return jnp.exp(jnp.interp(x, self.pass_time, self.excess[0]))
+        rows = jnp.stack([jnp.interp(x, self.pass_time, row) for row in self.excess])
+        place = jnp.clip(jnp.interp(y, self.damping, np.arange(len(self.damping))), 0, len(self.damping) - 1.001)
+        low = place.astype(jnp.int32)
+        below, above = (jnp.take_along_axis(rows, n[None], 0)[0] for n in (low, low + 1))
+        return jnp.exp(below + (place - low) * (above - below))
+
+
+@lru_cache(maxsize=64)
+def bias_curve(scheme: str, integrator: str, num_rows: int, batch_size: int, at_ends: bool) -> BiasCurve:
+    """The law of a scheme on rows with one Hessian and the noise of a well-specified model, in one dimension.
+
+    Args:
+        scheme: by its name in ``linear_gaussian``.
+        integrator: likewise.
+        num_rows: N.
+        batch_size: B.
+        at_ends: whether draws are recorded at the ends of the scheme's periods, or at all phases.
+    """
+    if num_rows // np.gcd(num_rows, batch_size) > MAX_STEPS:
+        batches = min(num_rows // batch_size, MAX_STEPS // 2)
+        num_rows, batch_size = (batches, 1) if num_rows % batch_size == 0 else (2 * batches + 1, 2)
+    step_size = batch_size / num_rows
+    times = np.geomspace(1e-4, 0.9 * min(2.0, 1 / step_size), 40)
+    kinetic = integrator in KINETIC
+    rates = times**2 if kinetic else times
+    values = np.random.default_rng(0).standard_normal(num_rows)
+    values = (values - values.mean()) / values.std()
+    # rows of variance N λ, each standing for all of them, so that Cov(g_b) = R λ
+    problem = gaussian_mean(np.zeros((num_rows, len(rates))), np.diag(num_rows / rates))
+    problem = problem._replace(row_shifts=values[:, None] * np.sqrt(rates / num_rows))
+
+    def variances(which, **options):
+        moments = stationary_moments(problem, which, integrator, step_size, batch_size, **options)
+        return np.diagonal((moments.period_end if at_ends else moments.averaged)[1])
+
+    def excess(**options):
+        found = rates * (variances(scheme, **options) - variances("full_batch", **options))
+        return np.log(np.maximum(found, np.finfo(float).eps))
+
+    if not kinetic:
+        return BiasCurve(np.log(times), np.zeros(1), excess()[None])
+    dampings = np.geomspace(1e-3, 50, 24)
+    return BiasCurve(np.log(times), np.log(dampings), np.stack([excess(friction=float(g)) for g in dampings]))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What decides the bias besides the rates; names as in ``linear_gaussian``.
+
+    Attributes:
+        scheme, integrator: names.
+        num_rows, batch_size: N and B.
+        at_ends: whether draws are recorded at the ends of the scheme's periods.
+        temperature: T.
+        minibatch_noise: whether the estimator has the gradients' noise at the mode (not with control variates).
+        tolerance: what the relative error of the variance may be.
+    """
+
+    scheme: str
+    integrator: str
+    num_rows: int
+    batch_size: int
+    at_ends: bool
+    temperature: float
+    minibatch_noise: bool
+    tolerance: float
+
+    @property
+    def kinetic(self) -> bool:
+        """Whether the integrator has velocities."""
+        return self.integrator in KINETIC
+
+    @property
+    def batches(self) -> float:
+        """R = N/B."""
+        return 1.0 if self.scheme == "full_batch" else self.num_rows / self.batch_size
+
+    @property
+    def largest_step(self) -> float:
+        """Of h λ, or of h √λ."""
+        return LARGEST_STEP["kinetic" if self.kinetic else "overdamped"]
+
+    def bias(self, step_size, friction, rates: Rates) -> tuple[Array, Array]:
+        """Relative error of the variance in the fastest direction, and shift of the mean in posterior sds."""
+        rate = jnp.sqrt(rates.fastest) if self.kinetic else rates.fastest
+        step, reshuffled = step_size * rate, self.scheme not in MEMORYLESS
+        scale = step_size**2 * self.batches / 6 if self.kinetic else step_size / 2
+        own = {"euler_maruyama": step / (2 - step), "ubu": step**2 / 6}.get(self.integrator, 0.0)
+        if self.scheme == "full_batch":
+            return own + 0 * step, 0 * step
+        curve = bias_curve(self.scheme, self.integrator, self.num_rows, self.batch_size, self.at_ends)
+        noise = rates.noise * self.minibatch_noise + rates.hessian_noise / (self.batches * rates.fastest**2)
+        drawn = noise / self.temperature * curve.at(self.batches * step, self.batches * step_size * friction)
+        unequal = scale * rates.hessian_noise / rates.fastest * reshuffled
+        # on average over directions the fastest rate is too large a divisor, the mean one is not
+        shift = scale * rates.slope / rates.mean * jnp.sqrt(rates.mean) * reshuffled * self.minibatch_noise
+        return own + drawn + unequal, shift / jnp.sqrt(self.temperature)
+
+    def choose(self, friction, rates: Rates) -> Array:
+        """The largest step size within the tolerance; shorter than any that is of use if there is none."""
+        rate = jnp.sqrt(rates.fastest) if self.kinetic else rates.fastest
+        longest = min(LONGEST_PASS, self.largest_step * self.batches)
+        steps = jnp.geomspace(SHORTEST_PASS / 3, longest, GRID) / (self.batches * rate)
+        bias, shift = self.bias(steps, friction, rates)
+        within = (bias <= self.tolerance) & (shift <= self.tolerance)
+        return steps[jnp.maximum(jnp.sum(jnp.cumprod(within)) - 1, 0)]
+
+
+def name_of(component: Any) -> str:
+    """``random_reshuffle`` for a ``RandomReshuffle()``, ``baoab`` for a ``BAOAB()``."""
+    name = type(component).__name__
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

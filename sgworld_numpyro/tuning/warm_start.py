@@ -1,0 +1,94 @@
+"""From anywhere to near the mode: Adam on minibatches, then Newton steps on all the data."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float
+from numpyro.optim import Adam
+
+from sgworld_numpyro.preconditioners import Preconditioner
+from sgworld_numpyro.tuning.estimates import Estimates
+
+PASSES = 10  # of Adam, within these bounds
+MIN_STEPS, MAX_STEPS = 2000, 10_000
+FIRST_STEP = 0.02  # of Adam, in the unconstrained coordinates; less in many dimensions
+SUM_OF_STEPS = 0.6  # of the norm of a step that moves all coordinates
+NEWTON_STEPS = 8
+NEAR = 0.1  # squared distance from the mode in posterior sds, a dimension: near enough
+FRACTIONS = np.append(0.5 ** np.arange(10), 0.0)  # of a Newton step, of which the best is taken
+
+
+def adam_steps(estimates: Estimates) -> int:
+    """How many minibatches Adam takes."""
+    return int(np.clip(PASSES * estimates.plate.batches, MIN_STEPS, MAX_STEPS))
+
+
+def descend(estimates: Estimates, start: Float[Array, "dim"]) -> Float[Array, "dim"]:
+    """Adam (Kingma & Ba 2015, ICLR) on minibatches of the plates' sizes, its steps falling to 0 along a cosine."""
+    steps, size = adam_steps(estimates), estimates.plate.batch_size
+    first = min(FIRST_STEP, SUM_OF_STEPS / np.sqrt(start.size))
+    optimiser = Adam(lambda number: first * 0.5 * (1 + jnp.cos(jnp.pi * number / steps)))
+
+    def step(number, state):
+        position = optimiser.get_params(state)
+        gradient = estimates.sum_over_groups(lambda energy: jax.grad(energy)(position), number, 1, size, start.size)
+        # where a minibatch has no finite gradient the position stays, and the next has another chance
+        return optimiser.update(jnp.where(jnp.isfinite(gradient), gradient, 0.0), state)
+
+    return optimiser.get_params(lax.fori_loop(0, steps, step, optimiser.init(start)))
+
+
+def newton_step(
+    estimates: Estimates, position: Float[Array, "dim"], gradient: Float[Array, "dim"], metric: Preconditioner
+) -> Float[Array, "dim"]:
+    """θ - a M ∇U, with the fraction a of those at hand for which the potential of all the data is least."""
+    direction = metric.apply(gradient)
+    trials = position - jnp.asarray(FRACTIONS, position.dtype)[:, None] * direction
+    energies = estimates.full(lambda energy: jax.lax.map(energy, trials))
+    return trials[jnp.argmin(jnp.where(jnp.isfinite(energies), energies, jnp.inf))]
+
+
+class Nearness(NamedTuple):
+    """Where a descent ended.
+
+    Attributes:
+        position: near the mode.
+        gradient: that of all the data there.
+        learnt: what was learnt there.
+        distance: |Lᵀ∇U|² / d, the squared distance from the mode in posterior sds, a dimension, if M ≈ H⁻¹.
+        steps: Newton steps taken on the way.
+    """
+
+    position: Float[Array, "dim"]
+    gradient: Float[Array, "dim"]
+    learnt: tuple
+    distance: Float[Array, ""]
+    steps: Array
+
+
+def approach(estimates: Estimates, position: Float[Array, "dim"], learn: Callable, newton_steps: int) -> Nearness:
+    """Newton steps until the mode is near.
+
+    Args:
+        estimates: the model on its data.
+        position: where to start.
+        learn: from position and gradient to a tuple whose first entry has the metric M to take a step in.
+        newton_steps: how many at most.
+    """
+
+    def look(position, steps):
+        gradient = estimates.gradient(position)
+        learnt = learn(position, gradient)
+        distance = jnp.mean(learnt[0].preconditioner.apply_root_transpose(gradient) ** 2)
+        return Nearness(position, gradient, learnt, distance, steps)
+
+    def step(here):
+        return look(newton_step(estimates, here.position, here.gradient, here.learnt[0].preconditioner), here.steps + 1)
+
+    return lax.while_loop(
+        lambda here: (here.distance > NEAR) & (here.steps < newton_steps), step, look(position, jnp.int32(0))
+    )
