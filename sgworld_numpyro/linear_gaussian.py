@@ -31,7 +31,8 @@ at the mode, and reshuffled, symmetrically or not, recorded at period ends or no
 
     mean − mode = −(h²(R + 1)/6) H⁻¹E[δH_b δg_b],    covariance − H⁻¹ = −(h²(R + 1)/6) H⁻¹E[δH_b²]H⁻¹,
 
-as from the potential U + (h²(R + 1)/12) tr Cov(g_b); UBU adds −h²/6 to the covariance.
+as from the potential U + (h²(R + 1)/12) tr Cov(g_b); UBU adds −h²/6 to the covariance. The heating of third order,
+above, has the other sign and grows with the gradient noise: in a misspecified model it outweighs these early.
 
 Sources: arXiv 2306.03521 (random reshuffling in Langevin dynamics), 2501.16055 (its bias), 2410.19780
 (symmetric orders, kinetic integrators). The kinetic coefficients are measured in the tests.
