@@ -24,6 +24,7 @@ FLOORS = {
         "noise",
         "linear_gaussian",
         "datasets",
+        "blocks",
     },
     "first": {"tuning", "nonequilibrium", "engine", "held_data"},
     "second": {"kernel"},
@@ -40,11 +41,13 @@ PART_OF = {
     "handlers": "target",
     "validation": "target",
     "stability": "engine",
+    "thermometer": "engine",
     "binding": "kernel",
     "checks": "kernel",
     "divergence": "kernel",
     "progress": "kernel",
     "state": "kernel",
+    "tuned_start": "kernel",
 }
 
 # Imports on one floor that are allowed all the same: (importing module, imported module).

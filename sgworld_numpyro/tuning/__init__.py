@@ -117,7 +117,7 @@ def tune(
         key: of the order of rows, of probes, and of the scatter of the starting points.
     """
     order_key, probe_key, scatter_key = random.split(key, 3)
-    estimates = Estimates(plan.target, arguments, order_key)
+    estimates = Estimates.of(plan.target, arguments, order_key)
     chains, dim = positions.shape
     dense = dim <= DENSE_UP_TO
     positions = jax.vmap(lambda start: warm_start.descend(estimates, start))(positions)
@@ -136,7 +136,7 @@ def tune(
         step = partial(warm_start.newton_step, estimates, metric=metric.preconditioner)
         positions = lax.map(lambda one: step(*one), (positions, gradients))
     elif dense:
-        positions = here.position[None]
+        positions = here.following[None]
     preconditioner = plan.preconditioner
     if plan.learns_preconditioner:
         is_metric = type(preconditioner) is type(metric.preconditioner)

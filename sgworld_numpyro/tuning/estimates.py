@@ -14,9 +14,6 @@ from sgworld_numpyro.blocks import BLOCK_ROWS, block_length, sum_over_blocks
 from sgworld_numpyro.subsampling import Plate, RandomReshuffle
 from sgworld_numpyro.target import Arguments, Target
 
-_ORDER = RandomReshuffle()
-
-
 def _sum(values):
     return jax.tree.map(lambda value: value.sum(0), values)
 
@@ -28,12 +25,22 @@ class Estimates:
     Attributes:
         target: the model.
         arguments: its arguments, perhaps traced.
-        key: of the order in which rows are visited.
+        orders: a random order of the rows of each plate.
     """
 
     target: Target
     arguments: Arguments
-    key: Array
+    orders: dict[str, Int[Array, "rows"]]
+
+    @classmethod
+    def of(cls, target: Target, arguments: Arguments, key: Array) -> "Estimates":
+        """With orders drawn for a key: once, since code that draws them is long, and slow to compile."""
+        plates = target.plates
+        orders = {
+            plate.name: RandomReshuffle().indices(key, 0, plate.size, plate._replace(batch_size=1))[:, 0]
+            for plate, key in zip(plates, random.split(key, len(plates)), strict=True)
+        }
+        return cls(target, arguments, orders)
 
     @property
     def plate(self) -> Plate:
@@ -93,21 +100,20 @@ class Estimates:
         Args:
             function: from an energy, a function of the position, to a pytree.
             first: number of the first group; may be traced.
-            count: how many groups; past the end of one partition the next begins.
+            count: how many groups; past the end of the rows they begin again.
             size: rows in each.
             numbers_each: how many numbers ``function`` gives for a group.
             total: what is summed up, from the values of several groups along the first axis; by default their sum.
         """
-        plates = self.target.plates
-        groups = [plate._replace(batch_size=size) if len(plates) == 1 else plate for plate in plates]
-        keys = random.split(self.key, len(plates))
+        single = len(self.target.plates) == 1
+
+        def rows_of(plate, numbers):
+            each = size if single else plate.batch_size
+            places = (first + numbers) % (plate.size // each) * each
+            return self.orders[plate.name][places[:, None] + jnp.arange(each, dtype=jnp.int32)]
 
         def block(numbers):
-            start = first + numbers[0]
-            rows = {
-                group.name: _ORDER.indices(key, start, len(numbers), group)
-                for key, group in zip(keys, groups, strict=True)
-            }
+            rows = {plate.name: rows_of(plate, numbers) for plate in self.target.plates}
             return total(jax.vmap(lambda rows: function(partial(self.energy, rows=rows)))(rows))
 
         return sum_over_blocks(block, count, block_length(size, numbers_each, self.target.dtype))

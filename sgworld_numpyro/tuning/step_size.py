@@ -11,7 +11,7 @@ Where Hessians differ, reshuffled schemes also change the covariance and the mea
 
     e_unequal = (h/2) E|δH_b u|²/λ,   shift of the mean = (h/2) E[δH_b δg_b] / λ,
 
-of first order for overdamped integrators, with h²R/6 for h/2, of second order, for kinetic ones.
+of first order for overdamped integrators; with h²(R + 1)/6 for h/2, of second order, for kinetic ones.
 """
 
 import re
@@ -32,6 +32,7 @@ LARGEST_STEP = {"overdamped": 0.5, "kinetic": 0.7}
 LONGEST_PASS = 1.0  # R h λ or R h √λ, beyond which a pass forgets its own beginning
 SHORTEST_PASS = 1e-3  # below which a run would take thousands of passes to move
 MAX_STEPS = 500  # of a period whose law is computed as it is; a longer one is replaced by one of as many steps
+SHIFT = 2.5  # posterior sds that the mean may move by a unit of tolerance: 0.05 at 2 %
 GRID = 300
 MEMORYLESS = ("with_replacement", "independent_batches", "full_batch")  # no batch knows of another
 
@@ -134,7 +135,7 @@ class Setting:
         """Relative error of the variance in the fastest direction, and shift of the mean in posterior sds."""
         rate = jnp.sqrt(rates.fastest) if self.kinetic else rates.fastest
         step, reshuffled = step_size * rate, self.scheme not in MEMORYLESS
-        scale = step_size**2 * self.batches / 6 if self.kinetic else step_size / 2
+        scale = step_size**2 * (self.batches + 1) / 6 if self.kinetic else step_size / 2
         own = {"euler_maruyama": step / (2 - step), "ubu": step**2 / 6}.get(self.integrator, 0.0)
         if self.scheme == "full_batch":
             return own + 0 * step, 0 * step
@@ -152,7 +153,7 @@ class Setting:
         longest = min(LONGEST_PASS, self.largest_step * self.batches)
         steps = jnp.geomspace(SHORTEST_PASS / 3, longest, GRID) / (self.batches * rate)
         bias, shift = self.bias(steps, friction, rates)
-        within = (bias <= self.tolerance) & (shift <= self.tolerance)
+        within = (bias <= self.tolerance) & (shift <= SHIFT * self.tolerance)
         return steps[jnp.maximum(jnp.sum(jnp.cumprod(within)) - 1, 0)]
 
 

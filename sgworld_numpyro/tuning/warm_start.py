@@ -60,6 +60,7 @@ class Nearness(NamedTuple):
         gradient: that of all the data there.
         learnt: what was learnt there.
         distance: |Lᵀ∇U|² / d, the squared distance from the mode in posterior sds, a dimension, if M ≈ H⁻¹.
+        following: where one more Newton step leads.
         steps: Newton steps taken on the way.
     """
 
@@ -67,6 +68,7 @@ class Nearness(NamedTuple):
     gradient: Float[Array, "dim"]
     learnt: tuple
     distance: Float[Array, ""]
+    following: Float[Array, "dim"]
     steps: Array
 
 
@@ -80,15 +82,19 @@ def approach(estimates: Estimates, position: Float[Array, "dim"], learn: Callabl
         newton_steps: how many at most.
     """
 
-    def look(position, steps):
-        gradient = estimates.gradient(position)
-        learnt = learn(position, gradient)
-        distance = jnp.mean(learnt[0].preconditioner.apply_root_transpose(gradient) ** 2)
-        return Nearness(position, gradient, learnt, distance, steps)
+    def look(start):
+        gradient = estimates.gradient(start.following)
+        learnt = learn(start.following, gradient)
+        metric = learnt[0].preconditioner
+        distance = jnp.mean(metric.apply_root_transpose(gradient) ** 2)
+        following = newton_step(estimates, start.following, gradient, metric) if newton_steps else start.following
+        return Nearness(start.following, gradient, learnt, distance, following, start.steps + 1)
 
-    def step(here):
-        return look(newton_step(estimates, here.position, here.gradient, here.learnt[0].preconditioner), here.steps + 1)
+    def far(here):
+        return (here.steps < 0) | ((here.distance > NEAR) & (here.steps < newton_steps))
 
-    return lax.while_loop(
-        lambda here: (here.distance > NEAR) & (here.steps < newton_steps), step, look(position, jnp.int32(0))
-    )
+    # The loop begins with no look at all, so that what a look takes is compiled once.
+    nowhere = Nearness(position, position, (), jnp.zeros((), position.dtype), position, jnp.int32(-1))
+    shapes = jax.eval_shape(look, nowhere)
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return lax.while_loop(far, look, start._replace(following=position, steps=jnp.int32(-1)))
