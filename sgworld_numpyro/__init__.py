@@ -5,9 +5,11 @@
 """
 
 from sgworld_numpyro.divergence import DivergenceWarning
+from sgworld_numpyro.gradients import ControlVariate, Minibatch
 from sgworld_numpyro.inference_data import to_inference_data
-from sgworld_numpyro.integrators import EulerMaruyama, LeimkuhlerMatthews
+from sgworld_numpyro.integrators import BAOAB, UBU, EulerMaruyama, LeimkuhlerMatthews
 from sgworld_numpyro.kernel import SGD, SGLD, SGWORLD, StochasticGradientKernel
+from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity
 from sgworld_numpyro.schedules import welling_teh
 from sgworld_numpyro.state import SGState
 from sgworld_numpyro.subsampling import (
@@ -22,21 +24,30 @@ from sgworld_numpyro.subsampling import (
     SymmetricReshuffle,
     WithReplacement,
 )
+from sgworld_numpyro.tuned_start import TuningError
+from sgworld_numpyro.tuning_report import tuning_report
 from sgworld_numpyro.validation import ModelError
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BAOAB",
     "SGD",
     "SGLD",
     "SGWORLD",
+    "UBU",
     "BatchReshuffle",
+    "ControlVariate",
     "Cyclic",
+    "Dense",
+    "Diagonal",
     "DivergenceWarning",
     "EulerMaruyama",
     "FullBatch",
+    "Identity",
     "IndependentBatches",
     "LeimkuhlerMatthews",
+    "Minibatch",
     "ModelError",
     "Plate",
     "RandomReshuffle",
@@ -45,7 +56,9 @@ __all__ = [
     "StochasticGradientKernel",
     "SubsamplingScheme",
     "SymmetricReshuffle",
+    "TuningError",
     "WithReplacement",
     "to_inference_data",
+    "tuning_report",
     "welling_teh",
 ]

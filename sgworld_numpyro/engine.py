@@ -139,8 +139,9 @@ class Engine:
             energy = self.target.potential(self.target.unravel(x), arguments, rows, batches)
             return energy.astype(x.dtype)
 
+        gradient = self.gradient(potential, self.anchor)
         position, state, energy = self.integrator.step(
-            self.gradient(potential, self.anchor), position, state, noise, step_size, self.temperature, self.preconditioner
+            gradient, position, state, noise, step_size, self.temperature, self.preconditioner
         )
         return (position, state, step_size), energy
 

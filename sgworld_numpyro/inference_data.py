@@ -10,7 +10,9 @@ import numpyro
 from numpyro.infer import MCMC
 
 from sgworld_numpyro.engine import Engine, rows_a_step
+from sgworld_numpyro.integrators import is_kinetic
 from sgworld_numpyro.kernel import StochasticGradientKernel
+from sgworld_numpyro.state import SGState
 from sgworld_numpyro.target import Arguments
 from sgworld_numpyro.tuning import name_of
 
@@ -20,6 +22,9 @@ def to_inference_data(mcmc: MCMC, **options: Any) -> Any:
 
     - **scheme, integrator, preconditioner** - names of their classes in snake case, such as ``random_reshuffle``.
     - **step_size** - h; of a schedule the last one, and the schedule's ``repr`` as **step_size_schedule**.
+    - **friction** - γ of kinetic integrators.
+    - **bias_tolerance, predicted_bias, predicted_shift, fastest_rate, gradient_noise, hessian_noise** - of tuned runs;
+      see ``tuning.Report``. Of chains that were tuned each for itself, the worst.
     - **temperature** - T.
     - **steps_per_sample** - inner steps a sample.
     - **num_rows, batch_size** - of the subsampled plate, and rows a step; if there are several, **plates** as JSON.
@@ -63,11 +68,18 @@ def to_inference_data(mcmc: MCMC, **options: Any) -> Any:
 
 def _settings(mcmc: MCMC, kernel: StochasticGradientKernel) -> dict[str, Any]:
     engine = _engine(mcmc, kernel)
-    if engine.schedule is None:
-        step_size: dict[str, Any] = {"step_size": float(kernel._step_size)}
-    else:
-        last = float(np.ravel(mcmc.last_state.step_size)[0])
-        step_size = {"step_size": last, "step_size_schedule": repr(engine.schedule)}
+    last: SGState = mcmc.last_state
+    settings: dict[str, Any] = {"step_size": float(np.max(last.step_size))}
+    if engine.schedule is not None:
+        settings["step_size_schedule"] = repr(engine.schedule)
+    else:  # the number itself, where the state has it in single precision
+        settings["step_size"] = settings["step_size"] if kernel._step_size is None else float(kernel._step_size)
+    if is_kinetic(engine.integrator):
+        settings["friction"] = float(np.min(last.integrator_state.friction))
+    if last.tuning:
+        settings["bias_tolerance"] = kernel._bias_tolerance
+        for name in ("predicted_bias", "predicted_shift", "fastest_rate", "gradient_noise", "hessian_noise"):
+            settings[name] = float(np.max(getattr(last.tuning.report, name)))
     plates = {
         plate.name: {"num_rows": plate.size, "batch_size": rows_a_step(engine.subsampling, plate)}
         for plate in engine.target.plates
@@ -76,7 +88,7 @@ def _settings(mcmc: MCMC, kernel: StochasticGradientKernel) -> dict[str, Any]:
         "scheme": name_of(engine.subsampling),
         "integrator": name_of(engine.integrator),
         "preconditioner": name_of(engine.preconditioner),
-        **step_size,
+        **settings,
         "temperature": float(engine.temperature),
         "steps_per_sample": engine.steps,
         **(next(iter(plates.values())) if len(plates) == 1 else {"plates": json.dumps(plates)}),

@@ -86,9 +86,9 @@ class StochasticGradientKernel(MCMCKernel):
         )
         if preconditioner is None and step_size is not None:
             preconditioner = Identity()
-        self._preconditioner = preconditioner and checks.checked_component(
-            "preconditioner", preconditioner, Preconditioner
-        )
+        if preconditioner is not None:
+            checks.checked_component("preconditioner", preconditioner, Preconditioner)
+        self._preconditioner = preconditioner  # None until the number of dimensions is known
         self._temperature = checks.checked_temperature(temperature)
         self._bias_tolerance = checks.checked_tolerance(bias_tolerance)
         checks.check_tunable(self._step_size, self._integrator, self._temperature)

@@ -58,7 +58,7 @@ class SGState(NamedTuple):
 
     @property
     def fluctuation_dissipation(self) -> Array:
-        """h gᵀMg / 2d at this draw, whose mean is the bias of the temperature where batches are independent."""
+        """The bias of the temperature that minibatch gradients let expect: h gᵀMg / 2d at this draw."""
         return self.thermometer.fluctuation_dissipation
 
     @property

@@ -14,9 +14,11 @@ from numpyro.contrib.control_flow import cond, scan
 from numpyro.infer import MCMC
 
 from sgworld_numpyro import (
+    BAOAB,
     SGD,
     SGLD,
     SGWORLD,
+    UBU,
     DivergenceWarning,
     EulerMaruyama,
     LeimkuhlerMatthews,
@@ -186,9 +188,37 @@ def test_step_sizes_that_are_none(step_size):
         SGWORLD(linear, step_size)
 
 
-def test_a_missing_step_size():
-    with pytest.raises(ValueError, match=r"step_size is missing.*1 / "):
-        SGWORLD(linear)
+class Unheard:
+    """An integrator of a user's own, of whose bias nothing is known."""
+
+    noise, noise_vectors = "gaussian", 1
+
+    def init(self, position):
+        return ()
+
+    def step(self, gradient, position, state, noise, step_size, temperature, preconditioner):
+        energy, force = gradient(position)
+        return position - step_size * force, state, energy
+
+
+def test_a_missing_step_size_that_cannot_be_tuned():
+    with pytest.raises(ValueError, match=r"step_size is missing. At temperature 0 there is no posterior"):
+        SGD(linear)
+    with pytest.raises(ValueError, match=r"step_size is missing.*integrator=.*Unheard.*known are euler_maruyama"):
+        SGWORLD(linear, integrator=Unheard())
+
+
+@pytest.mark.parametrize("tolerance", [0, -0.1, 1, np.nan, "small", True])
+def test_tolerances_that_are_none(tolerance):
+    with pytest.raises(ValueError, match=r"bias_tolerance=.*between 0 and 1"):
+        SGWORLD(linear, bias_tolerance=tolerance)
+
+
+@pytest.mark.parametrize("friction", [0, -1.0, np.inf, np.nan, "high", True])
+@pytest.mark.parametrize("integrator", [BAOAB, UBU])
+def test_frictions_that_are_none(integrator, friction):
+    with pytest.raises(ValueError, match=rf"{integrator.__name__} got friction=.*positive number, or None"):
+        integrator(friction)
 
 
 def test_schedules_that_are_bad_at_once():

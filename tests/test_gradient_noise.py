@@ -1,7 +1,6 @@
 """Gradient noise and diffusion against brute force over all batches and all orders."""
 
 import re
-import sys
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import combinations, permutations

@@ -42,6 +42,7 @@ def test_apply_is_m_and_apply_root_a_root_of_m(kind, dim, seed):
     np.testing.assert_allclose(as_matrix(preconditioner.apply, dim), matrix, rtol=0, atol=rounding)
     root = as_matrix(preconditioner.apply_root, dim).astype(float)
     np.testing.assert_allclose(root @ root.T, matrix, rtol=0, atol=rounding)
+    np.testing.assert_array_equal(as_matrix(preconditioner.apply_root_transpose, dim), root.astype(np.float32).T)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,6 +94,8 @@ def test_a_users_own_satisfies_the_protocol():
 
         def apply_root(self, vector):
             return jnp.sqrt(2.0) * vector
+
+        apply_root_transpose = apply_root
 
     class NoRoot:
         def apply(self, vector):

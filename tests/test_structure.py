@@ -48,6 +48,7 @@ PART_OF = {
     "progress": "kernel",
     "state": "kernel",
     "tuned_start": "kernel",
+    "tuning_report": "inference_data",
 }
 
 # Imports on one floor that are allowed all the same: (importing module, imported module).

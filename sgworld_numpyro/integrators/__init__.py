@@ -7,4 +7,13 @@ from sgworld_numpyro.integrators.leimkuhler_matthews import LeimkuhlerMatthews
 from sgworld_numpyro.integrators.protocol import Gradient, Integrator
 from sgworld_numpyro.integrators.ubu import UBU
 
-__all__ = ["BAOAB", "UBU", "EulerMaruyama", "Gradient", "Integrator", "KineticState", "LeimkuhlerMatthews", "is_kinetic"]
+__all__ = [
+    "BAOAB",
+    "UBU",
+    "EulerMaruyama",
+    "Gradient",
+    "Integrator",
+    "KineticState",
+    "LeimkuhlerMatthews",
+    "is_kinetic",
+]

@@ -1,5 +1,7 @@
 """A dense preconditioner."""
 
+from typing import Any
+
 import numpy as np
 from jax.tree_util import register_pytree_node_class
 
@@ -20,7 +22,8 @@ class Dense:
     """
 
     def __init__(self, matrix=None):
-        self.matrix = self.root = None
+        self.matrix: Any = None
+        self.root: Any = None
         if matrix is None:
             return
         matrix = np.asarray(matrix)

@@ -1,8 +1,8 @@
 """Gradient noise and curvature near the mode, and the preconditioner that they suggest.
 
 With g_i the gradient in which row i stands for all N rows, C = Cov_i(g_i) and H = ∇²U. A well-specified model has
-C/N + P = H, where P is the curvature of what no row enters, the priors: the starting point of a preconditioner, whatever
-the number of dimensions. Hessian-vector products, as many as one and a half passes pay for, correct it.
+C/N + P = H, where P is the curvature of what no row enters, the priors: the starting point of a preconditioner,
+whatever the number of dimensions. Hessian-vector products, as many as one and a half passes pay for, correct it.
 """
 
 from functools import partial
@@ -46,7 +46,7 @@ class Rates(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """A preconditioner, and the least of the curvatures on the way to it by its standard error (∞ if not looked for)."""
+    """A preconditioner, and the least curvature found on the way, by its standard error (∞ if not looked for)."""
 
     preconditioner: Preconditioner
     flattest: Float[Array, ""]
@@ -63,9 +63,7 @@ def gradient_covariance(
     def total(deviations):
         return deviations.T @ deviations if dense else jnp.sum(deviations**2, 0)
 
-    squares = estimates.sum_over_groups(
-        lambda energy: jax.grad(energy)(position) - mean, 0, count, size, dim, total
-    )
+    squares = estimates.sum_over_groups(lambda energy: jax.grad(energy)(position) - mean, 0, count, size, dim, total)
     return squares / count * _of_single_rows(plate.size, size)
 
 

@@ -14,6 +14,7 @@ from sgworld_numpyro.blocks import BLOCK_ROWS, block_length, sum_over_blocks
 from sgworld_numpyro.subsampling import Plate, RandomReshuffle
 from sgworld_numpyro.target import Arguments, Target
 
+
 def _sum(values):
     return jax.tree.map(lambda value: value.sum(0), values)
 
@@ -37,7 +38,7 @@ class Estimates:
         """With orders drawn for a key: once, since code that draws them is long, and slow to compile."""
         plates = target.plates
         orders = {
-            plate.name: RandomReshuffle().indices(key, 0, plate.size, plate._replace(batch_size=1))[:, 0]
+            plate.name: RandomReshuffle().indices(key, jnp.int32(0), plate.size, plate._replace(batch_size=1))[:, 0]
             for plate, key in zip(plates, random.split(key, len(plates)), strict=True)
         }
         return cls(target, arguments, orders)

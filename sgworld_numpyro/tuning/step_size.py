@@ -6,7 +6,7 @@ In the fastest direction, of curvature λ in the preconditioner's coordinates, t
 
 e_scheme is the law of the scheme for rows that share their Hessian and have the noise of a well-specified model, which
 ``linear_gaussian`` knows exactly: (Rε)³/24 for reshuffled rows at the ends of passes, for instance (arXiv 2306.03521).
-ρ is the gradients' noise, 0 with control variates, and s = E|δH_b u|²/(R λ²) what the scatter of the Hessians adds to it.
+ρ is the gradients' noise, 0 with control variates, and s = E|δH_b u|²/(R λ²) what the scatter of the Hessians adds.
 Where Hessians differ, reshuffled schemes also change the covariance and the mean themselves,
 
     e_unequal = (h/2) E|δH_b u|²/λ,   shift of the mean = (h/2) E[δH_b δg_b] / λ,
@@ -38,7 +38,7 @@ MEMORYLESS = ("with_replacement", "independent_batches", "full_batch")  # no bat
 
 
 class BiasCurve(NamedTuple):
-    """log e_scheme against log time a pass (R h λ, or R h √λ) and, for kinetic integrators, log friction a pass (R h γ)."""
+    """The logarithm of e_scheme against those of R h λ, or of R h √λ and R h γ for kinetic integrators."""
 
     pass_time: Float[np.ndarray, "times"]
     damping: Float[np.ndarray, "dampings"]
