@@ -28,7 +28,7 @@ FLOORS = {
     },
     "first": {"tuning", "nonequilibrium", "engine", "held_data"},
     "second": {"kernel"},
-    "top": {"inference_data", "checkpoint"},
+    "top": {"inference_data", "checkpoint", "extrapolation"},
 }
 LEVEL = {module: level for level, modules in enumerate(FLOORS.values()) for module in modules}
 
