@@ -30,7 +30,7 @@ from sgworld_numpyro.state import start as start_state
 from sgworld_numpyro.subsampling import RandomReshuffle, SubsamplingScheme, WithReplacement
 from sgworld_numpyro.target import Arguments, inspect_model
 from sgworld_numpyro.tuned_start import check_tuning, plan_of, start_near_the_mode, warn_of_tuning
-from sgworld_numpyro.tuning import DENSE_UP_TO
+from sgworld_numpyro.tuning import MAX_DENSE
 
 
 class StochasticGradientKernel(MCMCKernel):
@@ -234,7 +234,7 @@ class StochasticGradientKernel(MCMCKernel):
             subsampling=self._subsampling,
             integrator=self._integrator,
             gradient=self._gradient,
-            preconditioner=self._preconditioner or (Dense() if target.dim <= DENSE_UP_TO else Diagonal()),
+            preconditioner=self._preconditioner or (Dense() if target.dim <= MAX_DENSE else Diagonal()),
             temperature=self._temperature,
             schedule=self._step_size if callable(self._step_size) else None,
             steps=self._steps_per_sample or steps_per_pass(self._subsampling, target.plates),

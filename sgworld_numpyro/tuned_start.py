@@ -48,7 +48,14 @@ def plan_of(engine: Engine, step_size: Any, bias_tolerance: float) -> Plan | Non
             tolerance=bias_tolerance,
         )
     given = float(step_size(jnp.int32(0))) if callable(step_size) else step_size
-    return Plan(engine.target, engine.preconditioner, learns(engine.preconditioner), given, friction, setting)
+    return Plan(
+        target=engine.target,
+        preconditioner=engine.preconditioner,
+        learns_preconditioner=learns(engine.preconditioner),
+        step_size=given,
+        friction=friction,
+        setting=setting,
+    )
 
 
 def start_near_the_mode(plan: Plan, arguments: Arguments, state: SGState, rng_key: Array) -> SGState:

@@ -16,11 +16,12 @@ from sgworld_numpyro.gradients import Anchor
 from sgworld_numpyro.preconditioners import Dense, Diagonal
 from sgworld_numpyro.target import Arguments
 from sgworld_numpyro.tuning import curvature, warm_start
+from sgworld_numpyro.tuning.curvature import MAX_DENSE
 from sgworld_numpyro.tuning.estimates import Estimates
-from sgworld_numpyro.tuning.report import DENSE_UP_TO, Plan, Report, Tuning, problem_with
+from sgworld_numpyro.tuning.report import Plan, Report, Tuning, problem_with
 from sgworld_numpyro.tuning.step_size import Setting, name_of
 
-__all__ = ["DENSE_UP_TO", "Plan", "Report", "Setting", "Tuning", "name_of", "problem_with", "tune"]
+__all__ = ["MAX_DENSE", "Plan", "Report", "Setting", "Tuning", "name_of", "problem_with", "tune"]
 
 
 def tune(
@@ -39,7 +40,7 @@ def tune(
     order_key, probe_key, scatter_key = random.split(key, 3)
     estimates = Estimates.of(plan.target, arguments, order_key)
     chains, dim = positions.shape
-    dense = dim <= DENSE_UP_TO
+    dense = dim <= MAX_DENSE
     positions = jax.vmap(lambda start: warm_start.descend(estimates, start))(positions)
     energies = estimates.full(lambda energy: lax.map(energy, positions))
     best = positions[jnp.argmin(jnp.where(jnp.isfinite(energies), energies, jnp.inf))]

@@ -2,7 +2,7 @@
 
 With g_i the gradient in which row i stands for all N rows, C = Cov_i(g_i) and H = ∇²U. A well-specified model has
 C/N + P = H, where P is the curvature of what no row enters, the priors: the starting point of a preconditioner,
-whatever the number of dimensions. Hessian-vector products, as many as one and a half passes pay for, correct it.
+whatever the number of dimensions. Hessian-vector products, as many as a pass or so pays for, correct it.
 """
 
 from functools import partial
@@ -17,12 +17,13 @@ from sgworld_numpyro.preconditioners import Dense, Diagonal, Preconditioner
 from sgworld_numpyro.tuning.estimates import Estimates, product
 
 SAMPLES_PER_DIMENSION = 20  # of gradients, so that their covariance is known to some 20 %
-HESSIAN_PASSES = 1.5  # over the data, in Hessian-vector products, for a dense preconditioner
+HESSIAN_PASSES = 1.25  # over the data, in Hessian-vector products, for a dense preconditioner
 HESSIAN_GROUPS = 8  # whose scatter says how far their mean can be trusted
 PROBES = 8  # of the diagonal of the priors' Hessian: one is enough if the latent sites are independent a priori
 SMALLEST = 1e-4  # ratio of eigenvalues; beyond it single precision knows too little
 POWER_ITERATIONS = 8
 POWER_PASSES = 0.25  # over the data, each
+MAX_DENSE = 1000  # coordinates, of which matrices are made
 MIN_GROUPS = 16  # that a pass is cut into, for the mean and scatter of products
 
 
@@ -35,7 +36,8 @@ class Rates(NamedTuple):
         noise: ρ, the gradients' noise by its size in a well-specified model: λ_max(H⁻¹ C) / N for a dense M, else
             (uᵀCu)/(N uᵀHu) in the fastest direction u, or its ratio of traces if that is larger.
         hessian_noise: E|δH_b u|², for independent batches of the plate's size.
-        slope: max_j |E[δH_b δg_b]_j|, likewise: it shifts the mean of reshuffled chains.
+        slope: max_j |M E[δH_b M δg_b]|_j / √M_jj over the coordinates θ_j, likewise: it shifts the mean of reshuffled
+            chains.
     """
 
     fastest: Float[Array, ""]
@@ -177,13 +179,21 @@ def rates(
         along, total = noise[0][last].mean(), noise[1].mean()
         ratio = jnp.maximum(along / fastest, total / (dim * average)) * _of_single_rows(plate.size, size) / plate.size
 
-    def skew(energy):
-        slope = gradients(energy)
-        return whitened(energy, slope), slope
+    def crossed(energy):
+        slope = jax.grad(energy)(position) - mean
+        kick = preconditioner.apply(slope)
+        return product(energy, position, kick), kick
 
-    crossed, slopes = estimates.sum_over_groups(skew, POWER_ITERATIONS * count, count, size, 2 * dim)
-    slope = jnp.max(jnp.abs(crossed - average * slopes)) / count * per_batch
-    return Rates(fastest, average, ratio, spreads[last].mean(), slope)
+    # of groups that the power iteration has not seen last
+    images, kicks = estimates.sum_over_groups(crossed, POWER_ITERATIONS * count, count, size, 2 * dim)
+    # the mean kick is chance, and the mean image of it known where M is nearly the inverse Hessian
+    moved = preconditioner.apply(images) / count - average * kicks / count
+    if dim <= MAX_DENSE:
+        root = jax.vmap(preconditioner.apply_root)(jnp.eye(dim, dtype=position.dtype))  # columns of L, as rows
+        slope = jnp.max(jnp.abs(moved) / jnp.linalg.norm(root, axis=0))
+    else:
+        slope = jnp.max(jnp.abs(preconditioner.apply_root_transpose(images / count)))
+    return Rates(fastest, average, ratio, spreads[last].mean(), slope * per_batch)
 
 
 def _whitened_gradient(energy, position, mean, preconditioner):

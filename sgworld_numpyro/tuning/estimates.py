@@ -106,18 +106,20 @@ class Estimates:
             numbers_each: how many numbers ``function`` gives for a group.
             total: what is summed up, from the values of several groups along the first axis; by default their sum.
         """
-        single = len(self.target.plates) == 1
-
-        def rows_of(plate, numbers):
-            each = size if single else plate.batch_size
-            places = (first + numbers) % (plate.size // each) * each
-            return self.orders[plate.name][places[:, None] + jnp.arange(each, dtype=jnp.int32)]
-
         def block(numbers):
-            rows = {plate.name: rows_of(plate, numbers) for plate in self.target.plates}
+            rows = self._groups(first + numbers, size)
             return total(jax.vmap(lambda rows: function(partial(self.energy, rows=rows)))(rows))
 
         return sum_over_blocks(block, count, block_length(size, numbers_each, self.target.dtype))
+
+    def _groups(self, numbers, size):
+        """The rows of groups by their numbers, by plate."""
+        rows = {}
+        for plate in self.target.plates:
+            each = size if len(self.target.plates) == 1 else plate.batch_size
+            places = numbers % (plate.size // each) * each
+            rows[plate.name] = self.orders[plate.name][places[:, None] + jnp.arange(each, dtype=jnp.int32)]
+        return rows
 
 
 def product(energy: Callable, position: Float[Array, "dim"], vector: Float[Array, "dim"]) -> Float[Array, "dim"]:

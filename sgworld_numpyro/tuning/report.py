@@ -9,10 +9,9 @@ from jax import Array
 from sgworld_numpyro.gradients import Anchor
 from sgworld_numpyro.preconditioners import Preconditioner
 from sgworld_numpyro.target import Target
-from sgworld_numpyro.tuning.curvature import Rates
+from sgworld_numpyro.tuning.curvature import MAX_DENSE, Rates
 from sgworld_numpyro.tuning.step_size import SHORTEST_PASS, Setting
 
-DENSE_UP_TO = 1000  # coordinates, for a full matrix
 FLAT = 3.0  # standard errors below zero that a curvature may be
 FAR = 25.0  # squared posterior sds a dimension: a warm start that ends further from the mode has not found it
 
@@ -28,7 +27,7 @@ class Report(NamedTuple):
     - **mean_rate** - the mean curvature.
     - **gradient_noise** - ρ: minibatch noise by its size in a well-specified model.
     - **hessian_noise** - E|δH_b u|², of minibatches' Hessians.
-    - **slope** - max |E[δH_b δg_b]|.
+    - **slope** - what the correlation of minibatches' Hessians and gradients moves the mean by; see ``Rates``.
     - **distance** - root mean square distance of the anchor from the mode, in posterior sds.
     - **flattest** - smallest curvature found, by its standard error; ∞ if not looked for.
     - **warm_start_passes** - over the data, in gradients, that the warm start took.
@@ -106,7 +105,7 @@ def problem_with(plan: Plan, report: Report) -> str | None:
             "hierarchical scale: reparametrise with numpyro.infer.reparam.LocScaleReparam), or a flat direction (give "
             f"it a prior). {by_hand}"
         )
-    if plan.target.dim <= DENSE_UP_TO and report.distance**2 > FAR:
+    if plan.target.dim <= MAX_DENSE and report.distance**2 > FAR:
         return (
             f"The warm start ended {report.distance:.0f} posterior standard deviations a dimension from the mode. "
             "Start closer, with init_strategy=numpyro.infer.init_to_median or init_params, or standardise the data: "

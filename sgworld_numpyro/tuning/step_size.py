@@ -32,7 +32,7 @@ LARGEST_STEP = {"overdamped": 0.5, "kinetic": 0.7}
 LONGEST_PASS = 1.0  # R h λ or R h √λ, beyond which a pass forgets its own beginning
 SHORTEST_PASS = 1e-3  # below which a run would take thousands of passes to move
 MAX_STEPS = 500  # of a period whose law is computed as it is; a longer one is replaced by one of as many steps
-SHIFT = 2.5  # posterior sds that the mean may move by a unit of tolerance: 0.05 at 2 %
+SHIFT = 2.0  # posterior sds that the mean may move by a unit of tolerance: 0.04 at 2 %
 GRID = 300
 MEMORYLESS = ("with_replacement", "independent_batches", "full_batch")  # no batch knows of another
 
@@ -143,8 +143,7 @@ class Setting:
         noise = rates.noise * self.minibatch_noise + rates.hessian_noise / (self.batches * rates.fastest**2)
         drawn = noise / self.temperature * curve.at(self.batches * step, self.batches * step_size * friction)
         unequal = scale * rates.hessian_noise / rates.fastest * reshuffled
-        # on average over directions the fastest rate is too large a divisor, the mean one is not
-        shift = scale * rates.slope / rates.mean * jnp.sqrt(rates.mean) * reshuffled * self.minibatch_noise
+        shift = scale * rates.slope / jnp.sqrt(rates.mean) * reshuffled * self.minibatch_noise
         return own + drawn + unequal, shift / jnp.sqrt(self.temperature)
 
     def choose(self, friction, rates: Rates) -> Array:
