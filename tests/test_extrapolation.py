@@ -16,7 +16,6 @@ from sgworld_numpyro import (
     SGLD,
     SGWORLD,
     BatchReshuffle,
-    DivergenceWarning,
     EulerMaruyama,
     FullBatch,
     LeimkuhlerMatthews,
@@ -33,6 +32,7 @@ from sgworld_numpyro.tuning import name_of
 from tests.problems import anisotropic_mean
 
 BATCH, BATCHES, CHAINS = 50, 4, 16
+PASSES = 4  # a sample, over the data: half a relaxation time of the slow direction
 PROBLEM = anisotropic_mean(BATCH)
 FASTEST = np.linalg.eigvalsh(PROBLEM.exact.hessian).max()
 BEYOND = stats.t.isf(stats.norm.sf(5), CHAINS - 1)  # as rare as five standard errors of a known size
@@ -49,7 +49,7 @@ def run(kernel, samples=3000, warmup=60, **options):
 
 @pytest.fixture(scope="module")
 def sgld():
-    return run(SGLD(PROBLEM.model, at_pass_time(0.8)))
+    return run(SGLD(PROBLEM.model, at_pass_time(0.8), steps_per_sample=PASSES * BATCHES), samples=900, warmup=20)
 
 
 def test_moments_are_those_of_the_chains(sgld):
@@ -73,11 +73,11 @@ def test_the_limit_is_the_posterior(sgld):
 
 def test_both_runs_are_counted(sgld):
     assert sgld.step_sizes[1] == sgld.step_sizes[0] / 2
-    assert sgld.gradients == CHAINS * 3060 * (BATCHES + 2 * BATCHES)
+    assert sgld.gradients == CHAINS * 920 * PASSES * (BATCHES + 2 * BATCHES)
 
 
 def test_a_small_step_moves_nothing():
-    found = run(SGWORLD(PROBLEM.model, at_pass_time(0.2)), samples=2000, warmup=100)
+    found = run(SGWORLD(PROBLEM.model, at_pass_time(0.2)), samples=1500, warmup=100)
     assert not found.moved
     for i in range(2):
         assert (abs(found.mean[i] - PROBLEM.exact.mean) <= BEYOND * found.mean_error[i]).all()
@@ -86,7 +86,7 @@ def test_a_small_step_moves_nothing():
 
 def test_chains_in_pairs_share_their_order():
     """The mean of a chain that shuffles once depends on its order, in proportion to h: it cancels in pairs only."""
-    found = run(SGWORLD(PROBLEM.model, at_pass_time(1.2), subsampling=ShuffleOnce()), samples=5000)
+    found = run(SGWORLD(PROBLEM.model, at_pass_time(1.2), subsampling=ShuffleOnce()), samples=3000)
     unpaired = np.hypot(2 * found.mean_error[1], found.mean_error[0])
     assert (found.extrapolated_mean_error < unpaired / 2)[0]
     assert (abs(found.extrapolated_mean - PROBLEM.exact.mean) <= BEYOND * found.extrapolated_mean_error).all()
@@ -105,11 +105,12 @@ def test_what_is_tuned_is_tuned_once():
     assert (abs(found.extrapolated_variance - variance) <= BEYOND * found.extrapolated_variance_error).all()
 
 
-def test_a_given_order_weighs(sgld):
+def test_a_given_order_weighs():
     """Four thirds of the finer run less a third of the coarser one."""
-    found = run(SGLD(PROBLEM.model, at_pass_time(0.8)), order=2)
-    np.testing.assert_allclose(found.extrapolated_mean, (4 * found.mean[1] - found.mean[0]) / 3, rtol=1e-12)
-    np.testing.assert_array_equal(found.mean, sgld.mean)
+    found = run(SGLD(PROBLEM.model, at_pass_time(0.8)), samples=10, order=2)
+    for moment in ("mean", "variance"):
+        coarse, fine = getattr(found, moment)
+        np.testing.assert_allclose(getattr(found, f"extrapolated_{moment}"), (4 * fine - coarse) / 3, rtol=1e-12)
 
 
 # ---- the order, from exact laws of a regression
@@ -198,7 +199,7 @@ def test_what_moved_most_is_printed_first():
         (SGLD(PROBLEM.model, 1e-4), {"num_chains": 7}, "num_chains=7 is too few"),
         (SGLD(PROBLEM.model, 1e-4), {"samples": 1}, "num_samples=1"),
         (SGLD(PROBLEM.model, 1e-4), {"order": 0}, "order=0 must be positive"),
-        (SGLD(PROBLEM.model, welling_teh(a=1e-4)), {}, "schedule .* which it halves|one step size, which it halves"),
+        (SGLD(PROBLEM.model, welling_teh(a=1e-4)), {}, "one step size, which it halves"),
         (SGWORLD(PROBLEM.model, 1e-4, steps_per_sample=2), {}, "no multiple of the scheme's period of 4 steps"),
         (SGWORLD(PROBLEM.model, 1e-4, temperature=0), {}, "At temperature 0"),
     ],
@@ -221,10 +222,8 @@ def test_an_integrator_of_unknown_order_wants_one():
         run(SGLD(PROBLEM.model, 1e-4, integrator=Mine()))
 
 
+@pytest.mark.filterwarnings("ignore::sgworld_numpyro.DivergenceWarning")  # may come after the error
 def test_a_diverged_run_is_refused():
-    with (
-        pytest.warns(DivergenceWarning),
-        pytest.raises(ValueError, match=r"16 of 16 chains diverged at step size .* Lower the step size"),
-    ):
-        run(SGLD(PROBLEM.model, 10 / FASTEST), samples=200)
-        jax.effects_barrier()
+    with pytest.raises(ValueError, match=r"16 of 16 chains diverged at step size .* Lower the step size"):
+        run(SGLD(PROBLEM.model, 10 / FASTEST), samples=100)
+    jax.effects_barrier()
