@@ -1,5 +1,6 @@
 """UBU: half a step of the exact free flow, a full kick, half a step of the exact free flow."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 from sgworld_numpyro.integrators.kinetic import KineticState, check_friction, initial_friction
 from sgworld_numpyro.noise import NoiseName, check_noise
 
-# Below this half-step friction a = γh/2 the differences of exponentials lose more digits than their series.
-SMALL = 0.1
+# Below this a = γh/2 the difference of exponentials in s² loses more digits than its series Σ c_n a^n, n from 3 on.
+SMALL = 0.5
+SERIES = [(4 * (-1) ** n - (-2) ** n) / math.factorial(n) for n in range(3, 13)]
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,7 @@ def _free_flow(velocity, friction, step_size, temperature, noise):
     velocity = jnp.exp(-a) * velocity
     if noise is None:
         return moved, velocity
-    # s² = (2/3) a³ (1 - (3/4) a + (7/20) a² - (1/8) a³ + …)
-    series = a**3 * (2 / 3 - a / 2 + 7 / 30 * a**2 - a**3 / 12 + 31 / 1260 * a**4)
+    series = a**3 * jnp.polyval(jnp.asarray(SERIES[::-1], a.dtype), jnp.minimum(a, SMALL))
     s = jnp.sqrt(jnp.where(a < SMALL, series, 4 * jnp.expm1(-a) - jnp.expm1(-2 * a) + 2 * a))
     c1 = jnp.expm1(-a) ** 2 / s
     # 1 - e^{-2a} - c₁² = a/2 - … is a difference of numbers of its own size: no digits are lost.

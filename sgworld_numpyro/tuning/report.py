@@ -131,18 +131,15 @@ def _pass_time(setting: Setting, report: Report) -> float:
 
 
 def _remedy(setting: Setting, report: Report) -> str:
-    """The smallest batch size, on a scale of doublings, with which a pass moves ten times as far as is of use."""
-    size = setting.batch_size
-    while size < setting.num_rows:
-        size = min(2 * size, setting.num_rows)
-        if size == setting.num_rows:
-            break
-        left = (setting.num_rows - size) / (setting.num_rows - setting.batch_size)
-        scatter = report.hessian_noise * left * setting.batch_size / size
-        slope = report.slope * left * setting.batch_size / size
+    """The smallest of some batch sizes with which a pass moves ten times as far as is of use."""
+    rows, batch = setting.num_rows, setting.batch_size
+    doublings = [batch * 2**n for n in range(1, 30) if batch * 2**n < rows]
+    nearly_all = [rows - rows // 2**n for n in range(2, 12) if rows // 2**n > 0]
+    for size in sorted({*doublings, *nearly_all} - set(range(batch + 1))):
+        left = (rows - size) / (rows - batch) * batch / size
         other = replace(setting, batch_size=size)
-        rates = report.rates._replace(hessian_noise=scatter, slope=slope)
+        rates = report.rates._replace(hessian_noise=report.hessian_noise * left, slope=report.slope * left)
         found = report._replace(step_size=other.choose(report.friction, rates))
         if _pass_time(other, found) >= 10 * SHORTEST_PASS:
             return f"subsample_size={size} would do."
-    return f"Only subsample_size={setting.num_rows}, all rows, would do."
+    return f"Only subsample_size={rows}, all rows, would do."
