@@ -190,11 +190,11 @@ def check_independent(x, names):
         )
 
 
-def stored(run: Run, key: str, wanted: tuple[str, ...]):
-    """The JSON object in ``posterior.attrs[key]``, or None; vectors and matrices as arrays of the run's coordinates.
+def stored_object(run: Run, key: str, wanted: tuple[str, ...]):
+    """The JSON object in ``posterior.attrs[key]``, or None.
 
     Raises:
-        CannotTell: if it is no such object, or of another dimension than the run.
+        CannotTell: if it is no such object.
     """
     if key not in run.attrs:
         return None
@@ -205,6 +205,18 @@ def stored(run: Run, key: str, wanted: tuple[str, ...]):
     missing = [name for name in wanted if not isinstance(found, dict) or name not in found]
     if missing:
         raise CannotTell(f'posterior.attrs["{key}"] has no {missing[0]!r}; want {", ".join(wanted)}')
+    return found
+
+
+def stored(run: Run, key: str, wanted: tuple[str, ...]):
+    """``stored_object``, with vectors and matrices as arrays of the run's coordinates.
+
+    Raises:
+        CannotTell: if it is no such object, or of another dimension than the run.
+    """
+    found = stored_object(run, key, wanted)
+    if found is None:
+        return None
     arrays = {name: np.asarray(value, float) for name, value in found.items() if isinstance(value, list)}
     dim, kept = len(arrays[wanted[0]]), len(run.kept)
     if dim == kept:

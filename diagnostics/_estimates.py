@@ -157,3 +157,15 @@ def spread(x, reference) -> Spread:
         kl = Estimate(kl.value - dim * noise / 4 - shift, float(np.hypot(kl.error, noise * dim / np.sqrt(dim + 1) / 2)))
         width = Estimate(width.value, float(np.hypot(width.error, np.sqrt(np.mean(4 * relative**2) / dim))))
     return Spread(value[:dim], mean_error, value[dim : 2 * dim], ratio_error, width, squared, kl, blocks)
+
+
+def mean_of(x) -> tuple[Estimate, bool]:
+    """Mean of one quantity (chain, draw) with its error from blocks, and whether these are independent."""
+    chains, draws = x.shape
+    if not np.ptp(x) > 0:
+        return Estimate(float(x.mean()), 0.0), True
+    blocks = blocks_of(x[..., None])
+    each = blocks.count // chains
+    length = draws // each
+    means = x[:, : each * length].reshape(blocks.count, length).mean(1)
+    return Estimate(float(x.mean()), float(means.std(ddof=1) / np.sqrt(blocks.count))), blocks.independent

@@ -1,7 +1,11 @@
-"""Has it the right spread? Mean and covariance of the draws against the reference that the run stores.
+"""Has it the right spread? Draws against the reference that the run stores, or its temperature alone.
 
 ``posterior.attrs["reference"]`` is a JSON object {"source", "mean", "covariance"} of the flat position, sites in
 alphabetical order. A reference that was itself sampled may add "mean_error" and "sd_error", or its "ess".
+
+Temperatures come from ``mcmc.run(..., extra_fields=("configurational_temperature", "fluctuation_dissipation",
+"kinetic_temperature"))``. The configurational one, E[(θ - θ̂)·∇U]/d, is T for draws of the posterior at temperature T.
+On a Gaussian one its excess is that of the variance, averaged over all directions with equal weights.
 """
 
 import sys
@@ -10,24 +14,48 @@ import numpy as np
 from scipy.stats import norm
 
 from diagnostics import _command
-from diagnostics._common import BLUE, CannotTell, Verdict, as_run, columns, reference_of, with_error, worst_first
+from diagnostics._common import (
+    BLUE,
+    CannotTell,
+    Verdict,
+    as_run,
+    columns,
+    reference_of,
+    with_error,
+    worst_first,
+)
 from diagnostics._estimates import ROUGH, spread
+from diagnostics._temperatures import (
+    CHANCE,
+    CONFIGURATIONAL,
+    TOLERANCE,
+    by_temperature,
+    draw_temperatures,
+    temperature_table,
+    temperatures_of,
+)
 
-TOLERANCE = 0.1  # in posterior sds for the mean, relative for the covariance: what hardly anyone would notice
-CHANCE = 0.01
 MAX_PANELS, MAX_POINTS = 9, 2000
 
 
 def examine(data, *, seed=0, quick=False) -> Verdict:
     run = as_run(data)
-    reference = reference_of(run)
-    if reference is None:
-        raise CannotTell(
-            'the run stores nothing to compare with; put {"source", "mean", "covariance"} of the flat position as JSON '
-            'into posterior.attrs["reference"] before to_netcdf'
-        )
+    notes = list(run.notes)
+    reference, temperatures = reference_of(run), temperatures_of(run, notes)
+    if reference is not None:
+        return _against(reference, run, temperatures, notes)
+    if CONFIGURATIONAL in temperatures:
+        return by_temperature(run, temperatures, notes)
+    raise CannotTell(
+        'the run stores nothing to compare with; put {"source", "mean", "covariance"} of the flat position as JSON '
+        'into posterior.attrs["reference"] before to_netcdf, or record its temperature with '
+        f'extra_fields=("{CONFIGURATIONAL}",) and ten steps a sample'
+    )
+
+
+def _against(reference, run, temperatures, notes) -> Verdict:
+    names = run.names
     found = spread(run.x.values, reference)
-    notes, names = list(run.notes), run.names
     if not found.blocks.independent:
         notes.append(ROUGH)
     if "sd_error" not in reference and reference.get("source") != "exact":
@@ -63,9 +91,13 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
             f"cannot tell: within the errors nothing is wrong, but the mean may be off by {largest:.2g} sd and the "
             f"relative covariance error is {measured}; the tolerance is {TOLERANCE:g} for both",
         )
+    if CONFIGURATIONAL in temperatures:
+        own = temperatures[CONFIGURATIONAL]
+        sentence += f"; configurational temperature {with_error(own['value'], own['error'])}, want {own['wanted']:g}"
     numbers = {
         "coordinates": names,
         "source": reference.get("source", "unknown"),
+        "temperatures": temperatures,
         "tolerance": TOLERANCE,
         **{key: value._asdict() if hasattr(value, "_asdict") else value for key, value in found._asdict().items()},
         "relative_covariance_error": error,
@@ -83,6 +115,13 @@ def _shape(width):
 
 def table(verdict):
     n = verdict.numbers
+    parts = [_distances(n)] if "variance_ratio" in n else []
+    if n["temperatures"]:
+        parts.append(temperature_table(n["temperatures"]))
+    return "\n\n".join(parts)
+
+
+def _distances(n):
     badness = abs(n["mean_difference"]) + abs(n["variance_ratio"] - 1)
     order, rest = worst_first(badness, n["coordinates"])
     rows = [
@@ -106,11 +145,16 @@ def table(verdict):
 
 
 def draw(data, verdict, path):
-    """Two coordinates: draws with 1- and 2-σ contours. Otherwise: marginal densities of those that differ most."""
+    """Two coordinates: draws with 1- and 2-σ contours. Otherwise: marginal densities of those that differ most.
+
+    Without a reference: the temperatures.
+    """
     from matplotlib.figure import Figure
 
     run, n = as_run(data), verdict.numbers
     reference = reference_of(run)
+    if reference is None:
+        return draw_temperatures(n, path)
     mean, covariance = reference["mean"], reference["covariance"]
     flat = run.x.values.reshape(-1, len(mean))
     label = f"reference ({n['source']})"
