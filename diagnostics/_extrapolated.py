@@ -48,6 +48,11 @@ class Extrapolated(NamedTuple):
     chains: int
 
     @property
+    def negative(self):
+        """Names of coordinates whose variance is extrapolated to nothing or less: h is too large for that."""
+        return [name for name, width in zip(self.names, self.width[2], strict=True) if width <= 0]
+
+    @property
     def has_moved(self):
         return self.p_value < LEVEL
 
@@ -145,9 +150,9 @@ def draw_extrapolation(panels, found: Extrapolated):
             axes.errorbar(h[:2] + apart[i], y[:2], e[:2], fmt="o", ms=5, capsize=2, color=color, label=found.names[i])
             axes.errorbar(apart[i], y[2], e[2], fmt="o", ms=5, mfc="w", capsize=2, color=color)
         axes.axhline(0, color="k", lw=0.8, ls=(0, (4, 4)))
-        axes.set(xticks=[0, h[1], h[0]], xticklabels=["0", f"h/2 = {h[1]:.3g}", f"h = {h[0]:.3g}"])
+        axes.set(xticks=[0, h[1], h[0]], xticklabels=["0\nextrapolated", f"h/2\n{h[1]:.3g}", f"h\n{h[0]:.3g}"])
         axes.set_xlim(-0.12 * h[0], 1.12 * h[0])
-        axes.set_xlabel("step size; at 0: extrapolated")
+        axes.set_xlabel("step size")
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("mean, from its limit, posterior sds")
     panels[1].set_ylabel("variance, above its limit, %")

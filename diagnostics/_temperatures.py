@@ -71,7 +71,8 @@ def by_temperature(run, temperatures, notes) -> Verdict:
         f"cancel, and shows one direction's by 1/{len(run.names)} only. For all of that, store a reference."
     )
     beyond = norm.isf(CHANCE / 2)
-    said = f"variances {with_error(100 * excess.value, 100 * excess.error)} % off on average over directions ({source})"
+    size = with_error(100 * excess.value, 100 * excess.error)
+    said = f"variances off by {size} % on average over directions ({source})"
     if not independent:
         notes.append(ROUGH)
         return Verdict(None, f"cannot tell: the chains are too short for errors; {said}", numbers)

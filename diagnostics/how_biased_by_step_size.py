@@ -13,7 +13,17 @@ import sys
 import numpy as np
 
 from diagnostics import _command
-from diagnostics._common import BLUE, ORANGE, CannotTell, Verdict, as_run, columns, reference_of, with_error
+from diagnostics._common import (
+    BLUE,
+    ORANGE,
+    CannotTell,
+    Verdict,
+    as_run,
+    columns,
+    reference_of,
+    shortened,
+    with_error,
+)
 from diagnostics._estimates import ROUGH, spread
 from diagnostics._extrapolated import Extrapolated, draw_extrapolation, extrapolated, extrapolation_table, judged
 from diagnostics._theory import law_of
@@ -47,8 +57,13 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
             holds = False
         elif judgement is not None:  # a measurement, which no prediction outweighs
             holds = judgement
+        if found.negative:
+            notes.append(
+                f"The variance of {shortened(found.negative)} is extrapolated to nothing or less: h is too large to "
+                "extrapolate from. Halve it, and again."
+            )
         step_size = float(run.attrs.get("step_size", found.step_sizes[0]))
-        if not np.isclose(step_size, found.step_sizes[0], rtol=0.01):
+        if not np.isclose(step_size, found.step_sizes[0], rtol=0.1):
             notes.append(
                 f"The extrapolation is from step size {found.step_sizes[0]:.3g}, the run's is {step_size:.3g}."
             )
@@ -223,7 +238,7 @@ def _draw_theory(axes, n):
     elif n["measured_limit"] is not None:
         limit, label = n["measured_limit"], "this run, upper limit (2 errors)"
         axes.errorbar(n["pass_time"], limit, limit / 3, uplims=True, fmt="o", mfc="w", label=label, **style)
-    else:
+    elif n["predicted"] is None:
         axes.plot(n["pass_time"], n["theory"], "o", mfc="w", label="this run's step size, theory", **style)
     if n["measured_limit"] is not None:
         lowest.append(n["measured_limit"])

@@ -98,6 +98,10 @@ class Extrapolation(NamedTuple):
         lines.append(
             f"{found} from h to h/2: p = {self.p_value:.2g}. Errors of order h^{self.order:g} are extrapolated."
         )
+        if (self.extrapolated_variance <= 0).any():
+            lines.append(
+                "Some variance is extrapolated to nothing or less: h is too large to extrapolate from; halve it."
+            )
         return "\n".join(lines)
 
     def to_json(self) -> str:

@@ -5,14 +5,19 @@ import json
 import re
 
 import arviz as az
+import jax
 import numpy as np
 import pytest
 import xarray as xr
+from numpyro.infer import MCMC
+from scipy.stats import t as student
 
 import diagnostics
-from diagnostics import _common, _estimates
+from diagnostics import _common, _estimates, _theory
 from diagnostics.__main__ import main
-from sgworld_numpyro.linear_gaussian import gaussian_mean, stationary_moments
+from sgworld_numpyro import SGLD, IndependentBatches, to_inference_data
+from sgworld_numpyro.linear_gaussian import gaussian_mean, relative_covariance_error, stationary_moments
+from tests.problems import anisotropic_mean
 
 CHAINS, DRAWS = 4, 2500
 OSCILLATION = np.array([[0.7, -0.4], [0.4, 0.7]])
@@ -180,6 +185,108 @@ def test_few_short_chains_have_no_errors():
         assert _estimates.ROUGH in verdict.numbers["notes"]
 
 
+TEMPERATURES = ("configurational_temperature", "fluctuation_dissipation", "kinetic_temperature")
+
+
+def noisy(mean, draws=DRAWS, phi=0.8, seed=1, spread=0.5):
+    """A stationary series of that mean, with a memory of (1 + φ)/(1 - φ) draws."""
+    kicks = [[spread**2 * (1 - phi**2)]]
+    return mean + chain([[phi]], kicks, draws=draws, seed=seed)[..., 0]
+
+
+def with_stats(posterior, **series):
+    stats = {name: (("chain", "draw"), values) for name, values in series.items()}
+    return {"posterior": posterior, "sample_stats": xr.Dataset(stats)}
+
+
+@pytest.mark.parametrize(
+    ("mean", "draws", "temperature", "holds", "words"),
+    [
+        (1.0, DRAWS, 1.0, True, "right on average"),
+        (1.3, DRAWS, 1.0, False, "too wide"),
+        (0.7, DRAWS, 1.0, False, "too narrow"),
+        (2.0, DRAWS, 2.0, True, "right on average"),
+        (1.0, 400, 1.0, None, "cannot tell"),
+        (1.0, 100, 1.0, None, "too short for errors"),
+    ],
+)
+def test_the_temperature_tells_without_a_reference(mean, draws, temperature, holds, words):
+    posterior = run_of(independent(draws=draws), temperature=temperature)
+    data = with_stats(posterior, configurational_temperature=noisy(mean, draws, spread=0.7))
+    verdict = examine("has_it_the_right_spread", data)
+    assert verdict.holds is holds
+    assert words in verdict.sentence
+    assert "configurational temperature" in module("has_it_the_right_spread").table(verdict)
+
+
+def test_errors_of_a_temperature_know_its_memory():
+    found = [_estimates.mean_of(noisy(1.0, 1000, seed=s))[0] for s in range(40)]
+    pulls = np.array([(estimate.value - 1) / estimate.error for estimate in found])
+    # t variates of 63 degrees of freedom: their mean square is 1.03, known to √(2/40)
+    assert abs(np.mean(pulls**2) - 1.03) <= 5 * np.sqrt(2 / 40)
+
+
+def test_what_was_not_measured_is_said():
+    nothing = np.full((CHAINS, DRAWS), np.nan)
+    series = {"configurational_temperature": noisy(1.0), "kinetic_temperature": nothing}
+    verdict = examine("has_it_the_right_spread", with_stats(run_of(independent()), **series))
+    assert verdict.holds is True
+    assert "Not measured, as its values are NaN: kinetic_temperature." in verdict.numbers["notes"]
+    unmeasured = with_stats(run_of(independent()), configurational_temperature=nothing)
+    with pytest.raises(_common.CannotTell, match=r"configurational_temperature.*ten steps"):
+        examine("has_it_the_right_spread", unmeasured)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "integrator", "holds"),
+    [
+        ("with_replacement", "euler_maruyama", False),
+        ("with_replacement", "leimkuhler_matthews", None),
+        ("random_reshuffle", "euler_maruyama", None),
+    ],
+)
+def test_minibatch_gradients_tell_of_independent_batches(scheme, integrator, holds):
+    """Where the relation is exact, they decide: the configurational temperature is far noisier."""
+    posterior = run_of(independent(), scheme=scheme, integrator=integrator)
+    series = {"configurational_temperature": noisy(1.2, spread=4.0), "fluctuation_dissipation": noisy(0.2, spread=0.1)}
+    verdict = examine("has_it_the_right_spread", with_stats(posterior, **series))
+    assert verdict.holds is holds
+    assert any("Fluctuation-dissipation" in note for note in verdict.numbers["notes"])
+
+
+def test_reference_and_temperature_are_both_told():
+    posterior = run_of(independent(), reference=REFERENCE)
+    verdict = examine("has_it_the_right_spread", with_stats(posterior, configurational_temperature=noisy(1.0)))
+    assert verdict.holds is True
+    assert "right: means" in verdict.sentence
+    assert re.search(r"configurational temperature \S+ ± \S+, want 1$", verdict.sentence)
+
+
+def test_what_a_run_records_is_read(tmp_path):
+    """From the sampler to the verdict, through ArviZ and netCDF: SGLD whose excess is known."""
+    problem = anisotropic_mean(20)
+    h = 0.6 / 10 / np.linalg.eigvalsh(problem.exact.hessian).max()
+    mcmc = MCMC(
+        SGLD(problem.model, h, subsampling=IndependentBatches()),
+        num_warmup=60,
+        num_samples=500,
+        num_chains=8,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(jax.random.key(0), *problem.data, extra_fields=TEMPERATURES)
+    path = tmp_path / "run.nc"
+    to_inference_data(mcmc).to_netcdf(path)
+    verdict = examine("has_it_the_right_spread", _common.load(path))
+    moments = stationary_moments(problem.exact, "independent_batches", "euler_maruyama", h, 20)
+    excess = np.trace(problem.exact.hessian @ moments.period_end[1]) / 2 - 1
+    found = verdict.numbers["temperatures"]
+    for name, wanted in zip(TEMPERATURES[:2], (1 + excess, excess), strict=True):
+        assert abs(found[name]["value"] - wanted) <= 5 * found[name]["error"]
+    assert "kinetic_temperature" not in found
+    assert verdict.holds is False
+
+
 def test_sites_are_compared_in_alphabetical_order():
     x = independent()
     draws = xr.Dataset({"z": (("chain", "draw"), x[..., 1]), "a": (("chain", "draw"), x[..., 0])})
@@ -317,6 +424,137 @@ def test_bias_and_theory_agree(scheme, holds):
     again = stationary_moments(problem, scheme, "euler_maruyama", numbers["step_size_at_tolerance"], 10)
     excess = again.period_end[1].diagonal() / problem.covariance.diagonal() - 1
     assert np.sqrt(np.mean(excess**2)) == pytest.approx(0.02, rel=0.05)
+
+
+KINETIC = SETTINGS | {"scheme": "random_reshuffle", "integrator": "baoab", "steps_per_sample": 100}
+
+
+def kinetic_run(pass_time, friction, draws=20_000, **attrs):
+    """Draws from the exact law of BAOAB on two directions, and that law's relative error."""
+    rows = np.random.default_rng(1).standard_normal((1000, 2))
+    rows = (rows - rows.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(rows.T, bias=True))).T
+    scales = np.sqrt([1.0, 0.25])
+    problem = gaussian_mean(rows * scales, np.diag(scales**2))
+    h = pass_time / (100 * np.sqrt(np.linalg.eigvalsh(problem.hessian).max()))
+    moments = stationary_moments(problem, "random_reshuffle", "baoab", h, 10, friction=friction)
+    mean, covariance = moments.period_end
+    reference = {"source": "exact", "mean": problem.mean.tolist(), "covariance": problem.covariance.tolist()}
+    x = independent(covariance, mean, draws=draws)
+    run = run_of(x, reference=reference, **KINETIC | {"step_size": h, "friction": friction} | attrs)
+    return run, relative_covariance_error(covariance, problem.covariance)
+
+
+@pytest.mark.parametrize(("pass_time", "holds"), [(1.6, False), (0.3, True)])
+def test_theory_knows_kinetic_integrators(pass_time, holds):
+    run, exact = kinetic_run(pass_time, friction=40.0)
+    verdict = examine("how_biased_by_step_size", run)
+    assert verdict.holds is holds
+    assert verdict.numbers["pass_time"] == pytest.approx(pass_time)
+    assert verdict.numbers["theory"] == pytest.approx(exact, rel=1e-3)
+    assert "R h √λ" in verdict.sentence
+    assert "friction" in module("how_biased_by_step_size").table(verdict)
+
+
+def test_kinetic_theory_wants_the_friction():
+    run, _ = kinetic_run(0.3, friction=40.0, draws=100)
+    del run.attrs["friction"]
+    with pytest.raises(_common.CannotTell, match="lacks friction"):
+        examine("how_biased_by_step_size", run)
+
+
+TUNED = {"predicted_bias": 0.019, "bias_tolerance": 0.02, "fastest_rate": 1.3, "preconditioner": "dense"}
+
+
+@pytest.mark.parametrize(("bias", "holds"), [(0.019, True), (0.08, False)])
+def test_a_tuned_run_needs_no_reference(bias, holds):
+    run = run_of(independent(), step_size=1e-3, **SETTINGS | TUNED | {"predicted_bias": bias})
+    verdict = examine("how_biased_by_step_size", run)
+    assert verdict.holds is holds
+    assert f"tuning predicts {100 * bias:.2g} %" in verdict.sentence
+    assert verdict.numbers["fastest_rate"] == 1.3
+    assert verdict.numbers["pass_time"] == pytest.approx(100 * 1e-3 * 1.3)
+
+
+def test_the_rate_that_tuning_found_is_used_with_a_reference():
+    run = run_of(independent(), reference=REFERENCE, step_size=1e-4, **SETTINGS | TUNED)
+    assert examine("how_biased_by_step_size", run).numbers["fastest_rate"] == 1.3
+
+
+def test_long_passes_differ_by_the_integrators_error_alone():
+    """Ten thousand batches a pass stand for themselves, by five hundred of them."""
+    law = _theory.law_of(
+        _common.as_run(run_of(independent(draws=50), **SETTINGS | {"num_rows": 100_000, "step_size": 1e-5})),
+        {"covariance": np.eye(2)},
+        [],
+    )
+    assert law.rows == 500
+    # SGLD's Rε/2 and Euler-Maruyama's ε/2, to second order
+    assert law.error(0.1) == pytest.approx(0.05, rel=0.01)
+
+
+def stored_extrapolation(variance, error=0.01, mean=(0.0, 0.0), order=1, dim=2):
+    """What extrapolate(...).to_json() holds, of the last coordinate's moments at h and h/2; the others stay."""
+    means, variances, factor = np.zeros((2, dim)), np.ones((2, dim)), 2**order - 1
+    means[:, -1], variances[:, -1] = mean, variance
+    limit = [values[1] + (values[1] - values[0]) / factor for values in (means, variances)]
+    moved = [(values[1] - values[0]) / (error * np.sqrt(2)) for values in (means, variances)]
+    largest = np.abs(moved).max()
+    return {
+        "coordinates": dim,
+        "names": [f"w[{i}]" for i in range(dim)],
+        "step_sizes": [0.02, 0.01],
+        "mean": means.tolist(),
+        "mean_error": np.full((2, dim), error).tolist(),
+        "variance": variances.tolist(),
+        "variance_error": np.full((2, dim), error).tolist(),
+        "extrapolated_mean": limit[0].tolist(),
+        "extrapolated_mean_error": [3 * error] * dim,
+        "extrapolated_variance": limit[1].tolist(),
+        "extrapolated_variance_error": [3 * error] * dim,
+        "mean_moved": moved[0].tolist(),
+        "variance_moved": moved[1].tolist(),
+        "p_value": min(1.0, float(2 * dim * 2 * student.sf(largest, 15))),
+        "order": order,
+        "num_chains": 16,
+        "gradients": 1000,
+    }
+
+
+@pytest.mark.parametrize(
+    ("stored", "holds", "words"),
+    [
+        (stored_extrapolation((1.4, 1.2)), False, "the variance of w[1] moves"),
+        (stored_extrapolation((1.0, 1.0), mean=(0.4, 0.2)), False, "the mean of w[1] moves"),
+        (stored_extrapolation((1.004, 1.002), error=1e-4), True, "the variance of w[1] moves"),
+        (stored_extrapolation((1.0, 1.0), error=1e-3), True, "nothing moves"),
+        (stored_extrapolation((1.01, 1.0)), None, "errors leave room for"),
+    ],
+)
+def test_a_stored_extrapolation_is_judged(stored, holds, words):
+    verdict = examine("how_biased_by_step_size", run_of(independent(draws=50), extrapolation=stored))
+    assert verdict.holds is holds
+    assert words in verdict.sentence
+    assert "w[1]: variance, by its limit" in module("how_biased_by_step_size").table(verdict)
+
+
+def test_an_extrapolation_outweighs_a_prediction_and_theory_stands_beside_it():
+    stored = stored_extrapolation((1.4, 1.2))
+    run = run_of(independent(draws=50), extrapolation=stored, step_size=0.02, **SETTINGS | TUNED | {"num_rows": 20})
+    verdict = examine("how_biased_by_step_size", run)
+    assert verdict.holds is False
+    assert "tuning predicts" in verdict.sentence
+    assert "theory" in verdict.numbers
+
+
+def test_an_extrapolation_from_too_large_a_step_is_told():
+    stored = stored_extrapolation((4.0, 1.5))
+    notes = examine("how_biased_by_step_size", run_of(independent(draws=50), extrapolation=stored)).numbers["notes"]
+    assert any("w[1] is extrapolated to nothing or less" in note for note in notes)
+
+
+def test_another_object_is_no_extrapolation():
+    with pytest.raises(_common.CannotTell, match=r"extrapolation.*has no 'names'"):
+        examine("how_biased_by_step_size", run_of(independent(draws=50), extrapolation={"mean": [1.0]}))
 
 
 def test_bias_wants_settings(balanced):
@@ -465,6 +703,30 @@ def test_the_page_has_every_verdict_and_figure(saved, tmp_path):
     assert page.count("data:image/png;base64,") == len(diagnostics.QUESTIONS)
     assert page.count("http") == 0  # nothing is fetched
     assert all(f'href="#{name}"' in page and f'id="{name}"' in page for name in diagnostics.QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "series"),
+    [
+        ({"extrapolation": stored_extrapolation((1.4, 1.2))}, {}),
+        (TUNED, {"configurational_temperature": noisy(1.0)}),
+        (SETTINGS | TUNED | {"step_size": 1e-3}, {"fluctuation_dissipation": noisy(0.1)}),
+        (
+            KINETIC | TUNED | {"step_size": 1e-3, "friction": 2.0, "extrapolation": stored_extrapolation((1.01, 1.0))},
+            dict(zip(TEMPERATURES, map(noisy, (1.0, 0.1, 1.0)), strict=True)),
+        ),
+    ],
+)
+def test_figures_are_drawn_without_a_reference(attrs, series, tmp_path):
+    pytest.importorskip("matplotlib")
+    data = with_stats(run_of(independent(), **attrs), **series)
+    for name, drawn in (
+        ("how_biased_by_step_size", True),
+        ("has_it_the_right_spread", "configurational_temperature" in series),
+    ):
+        if drawn:
+            module(name).draw(_common.as_run(data), examine(name, data), tmp_path / f"{name}.png")
+            assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("dim", [1, 3])
