@@ -156,4 +156,16 @@ def draw_extrapolation(panels, found: Extrapolated):
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("mean, from its limit, posterior sds")
     panels[1].set_ylabel("variance, above its limit, %")
-    panels[0].legend(frameon=False, fontsize=8, title=f"{drawn} of {found.total}, ± 1 error", title_fontsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    which = "" if drawn == found.total else f"{drawn} of {found.total} coordinates, those that moved most, "
+    title = f"{which}± 1 error"
+    panels[0].figure.legend(
+        handles,
+        labels,
+        frameon=False,
+        loc="outside upper center",
+        ncols=drawn,
+        title=title,
+        title_fontsize=9,
+        fontsize=9,
+    )

@@ -213,14 +213,14 @@ def _draw_prediction(n, path):
     """The predicted bias of the variance beside what tuning allowed."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2, 1.6), layout="constrained")
+    figure = Figure(figsize=(5.2, 1.9), layout="constrained")
     axes = figure.subplots()
     axes.barh(0, 100 * n["predicted"], height=0.5, color=BLUE)
     axes.axvline(100 * n["tolerance"], color="0.3", lw=1, ls=":", label="allowed")
     axes.set(yticks=[0], yticklabels=["predicted by tuning"], xlabel="relative error of the variance, %")
     axes.set_xlim(0, 130 * max(n["predicted"], n["tolerance"]))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper right")
+    figure.legend(frameon=False, loc="outside upper right")
     figure.savefig(path, dpi=150)
 
 
