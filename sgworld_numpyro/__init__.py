@@ -5,6 +5,7 @@
 """
 
 from sgworld_numpyro.divergence import DivergenceWarning
+from sgworld_numpyro.extrapolation import Extrapolation, extrapolate
 from sgworld_numpyro.gradients import ControlVariate, Minibatch
 from sgworld_numpyro.inference_data import to_inference_data
 from sgworld_numpyro.integrators import BAOAB, UBU, EulerMaruyama, LeimkuhlerMatthews
@@ -43,6 +44,7 @@ __all__ = [
     "Diagonal",
     "DivergenceWarning",
     "EulerMaruyama",
+    "Extrapolation",
     "FullBatch",
     "Identity",
     "IndependentBatches",
@@ -58,6 +60,7 @@ __all__ = [
     "SymmetricReshuffle",
     "TuningError",
     "WithReplacement",
+    "extrapolate",
     "to_inference_data",
     "tuning_report",
     "welling_teh",

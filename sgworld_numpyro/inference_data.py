@@ -20,7 +20,7 @@ from sgworld_numpyro.tuning import name_of
 def to_inference_data(mcmc: MCMC, **options: Any) -> Any:
     """``arviz.from_numpyro``, with the run's settings in ``posterior.attrs``, where they outlive a netCDF file.
 
-    - **scheme, integrator, preconditioner** - names of their classes in snake case, such as ``random_reshuffle``.
+    - **scheme, integrator, gradient, preconditioner** - names of their classes in snake case, such as ``random_reshuffle``.
     - **step_size** - h; of a schedule the last one, and the schedule's ``repr`` as **step_size_schedule**.
     - **friction** - γ of kinetic integrators.
     - **bias_tolerance, predicted_bias, predicted_shift, fastest_rate, gradient_noise, hessian_noise** - of tuned runs;
@@ -87,6 +87,7 @@ def _settings(mcmc: MCMC, kernel: StochasticGradientKernel) -> dict[str, Any]:
     return {
         "scheme": name_of(engine.subsampling),
         "integrator": name_of(engine.integrator),
+        "gradient": name_of(engine.gradient),
         "preconditioner": name_of(engine.preconditioner),
         **settings,
         "temperature": float(engine.temperature),

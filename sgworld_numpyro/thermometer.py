@@ -18,14 +18,15 @@ from sgworld_numpyro.target import Arguments
 
 # Steps a sample from which on the extra gradients are taken: they cost a tenth of the steps' at most.
 MIN_STEPS = 10
-_BATCHES, _STREAM = IndependentBatches(), 0x7E3B
+_STREAM = 0x7E3B
 
 
 class Thermometer(NamedTuple):
     """What a chain's draws say of its temperature. NaN if a sample has fewer than ten steps.
 
     - **configurational_temperature** - (θ - θ̂)·∇U / d, by integration by parts of mean T for any fixed θ̂. That is the
-      anchor of the tuning, if there is one, which is a control variate for ∇U too; else the mean of earlier draws.
+      anchor of the tuning, if there is one, which is a control variate for ∇U too; else the mean of earlier draws,
+      whose memory makes a short run a little too cold.
     - **fluctuation_dissipation** - h gᵀMg / 2d, with g the gradient estimator on an independent batch. Stationary
       Euler-Maruyama chains with independent batches have exactly E[(θ - Eθ)·∇U]/d - T of it. NaN for kinetic ones.
     - **centre** - the mean of the draws so far.
@@ -59,8 +60,10 @@ def take_temperature(
         return last
     target, position = engine.target, chain.position
     keys = random.split(random.fold_in(shuffle_key, _STREAM), len(target.plates))
+    memoryless = all(engine.subsampling.period(plate) == 1 for plate in target.plates)
+    scheme = engine.subsampling if memoryless else IndependentBatches()
     rows = {
-        plate.name: _BATCHES.indices(key, sample, 1, plate)[0] for plate, key in zip(target.plates, keys, strict=True)
+        plate.name: scheme.indices(key, sample, 1, plate)[0] for plate, key in zip(target.plates, keys, strict=True)
     }
     taken = {slot: target.take(slot, arguments.leaves[slot.leaf], rows[slot.plate]) for slot in target.slots}
 

@@ -75,6 +75,7 @@ def learn(
     """The preconditioner of a kind, M ≈ H⁻¹ at a position, given C there or its diagonal."""
     rows, infinite = estimates.plate.size, jnp.asarray(jnp.inf, position.dtype)
     if isinstance(kind, Diagonal):
+        covariance = jnp.diagonal(covariance) if covariance.ndim == 2 else covariance
         signs = random.rademacher(key, (PROBES, position.size), position.dtype)
         prior = jax.vmap(lambda z: z * product(estimates.energy_without_rows, position, z))(signs).mean(0)
         return Metric(Diagonal.tree_unflatten(None, (1 / _bounded(covariance / rows + jnp.abs(prior)),)), infinite)
@@ -179,20 +180,18 @@ def rates(
         along, total = noise[0][last].mean(), noise[1].mean()
         ratio = jnp.maximum(along / fastest, total / (dim * average)) * _of_single_rows(plate.size, size) / plate.size
 
-    def crossed(energy):
-        slope = jax.grad(energy)(position) - mean
-        kick = preconditioner.apply(slope)
-        return product(energy, position, kick), kick
+    # from the mean of these very groups, or its chance difference from that of all would outweigh the correlation
+    own = estimates.sum_over_groups(lambda energy: jax.grad(energy)(position), 0, count, size, dim) / count
 
-    # of groups that the power iteration has not seen last
-    images, kicks = estimates.sum_over_groups(crossed, POWER_ITERATIONS * count, count, size, 2 * dim)
-    # the mean kick is chance, and the mean image of it known where M is nearly the inverse Hessian
-    moved = preconditioner.apply(images) / count - average * kicks / count
+    def crossed(energy):
+        return product(energy, position, preconditioner.apply(jax.grad(energy)(position) - own))
+
+    drift = estimates.sum_over_groups(crossed, 0, count, size, dim) / count
     if dim <= MAX_DENSE:
         root = jax.vmap(preconditioner.apply_root)(jnp.eye(dim, dtype=position.dtype))  # columns of L, as rows
-        slope = jnp.max(jnp.abs(moved) / jnp.linalg.norm(root, axis=0))
+        slope = jnp.max(jnp.abs(preconditioner.apply(drift)) / jnp.linalg.norm(root, axis=0))
     else:
-        slope = jnp.max(jnp.abs(preconditioner.apply_root_transpose(images / count)))
+        slope = jnp.max(jnp.abs(preconditioner.apply_root_transpose(drift)))
     return Rates(fastest, average, ratio, spreads[last].mean(), slope * per_batch)
 
 
@@ -209,4 +208,4 @@ def passes(dim: int, dense: bool, rates: bool = True) -> float:
     """Passes over the data, in gradients, that one look at the curvature takes, with or without the rates."""
     look = 2 + dense * 2 * HESSIAN_PASSES  # the gradient, its covariance
     each = 2 if dense else 3
-    return look + rates * (POWER_ITERATIONS * POWER_PASSES * each + 3 * POWER_PASSES)
+    return look + rates * (POWER_ITERATIONS * POWER_PASSES * each + 4 * POWER_PASSES)

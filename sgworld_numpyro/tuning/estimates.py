@@ -11,7 +11,7 @@ from jax import Array, random
 from jaxtyping import Float, Int
 
 from sgworld_numpyro.blocks import BLOCK_ROWS, block_length, sum_over_blocks
-from sgworld_numpyro.subsampling import Plate, RandomReshuffle
+from sgworld_numpyro.subsampling import Plate
 from sgworld_numpyro.target import Arguments, Target
 
 
@@ -35,10 +35,10 @@ class Estimates:
 
     @classmethod
     def of(cls, target: Target, arguments: Arguments, key: Array) -> "Estimates":
-        """With orders drawn for a key: once, since code that draws them is long, and slow to compile."""
+        """With orders drawn for a key, as sorted random words: the schemes' code would be slow to compile."""
         plates = target.plates
         orders = {
-            plate.name: RandomReshuffle().indices(key, jnp.int32(0), plate.size, plate._replace(batch_size=1))[:, 0]
+            plate.name: jnp.argsort(random.bits(key, (plate.size,), jnp.uint32)).astype(jnp.int32)
             for plate, key in zip(plates, random.split(key, len(plates)), strict=True)
         }
         return cls(target, arguments, orders)

@@ -14,6 +14,7 @@ Where Hessians differ, reshuffled schemes also change the covariance and the mea
 of first order for overdamped integrators; with h²(R + 1)/6 for h/2, of second order, for kinetic ones.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,7 +34,7 @@ LONGEST_PASS = 1.0  # R h λ or R h √λ, beyond which a pass forgets its own b
 SHORTEST_PASS = 1e-3  # below which a run would take thousands of passes to move
 MAX_STEPS = 500  # of a period whose law is computed as it is; a longer one is replaced by one of as many steps
 SHIFT = 2.0  # posterior sds that the mean may move by a unit of tolerance: 0.04 at 2 %
-GRID = 300
+GRID = 1000
 MEMORYLESS = ("with_replacement", "independent_batches", "full_batch")  # no batch knows of another
 
 
@@ -67,9 +68,8 @@ def bias_curve(scheme: str, integrator: str, num_rows: int, batch_size: int, at_
         batch_size: B.
         at_ends: whether draws are recorded at the ends of the scheme's periods, or at all phases.
     """
-    if num_rows // np.gcd(num_rows, batch_size) > MAX_STEPS:
-        batches = min(num_rows // batch_size, MAX_STEPS // 2)
-        num_rows, batch_size = (batches, 1) if num_rows % batch_size == 0 else (2 * batches + 1, 2)
+    if scheme not in MEMORYLESS and num_rows // math.gcd(num_rows, batch_size) > MAX_STEPS:
+        num_rows, batch_size = _fewer_rows(num_rows, batch_size)
     step_size = batch_size / num_rows
     times = np.geomspace(1e-4, 0.9 * min(2.0, 1 / step_size), 40)
     kinetic = integrator in KINETIC
@@ -92,6 +92,16 @@ def bias_curve(scheme: str, integrator: str, num_rows: int, batch_size: int, at_
         return BiasCurve(np.log(times), np.zeros(1), excess()[None])
     dampings = np.geomspace(1e-3, 50, 24)
     return BiasCurve(np.log(times), np.log(dampings), np.stack([excess(friction=float(g)) for g in dampings]))
+
+
+def _fewer_rows(num_rows: int, batch_size: int) -> tuple[int, int]:
+    """Rows and batch size with about as many batches a pass, if not more than a law needs, that straddle as before."""
+    batches = min(num_rows / batch_size, MAX_STEPS / 2)
+    if num_rows % batch_size == 0:
+        return round(batches), 1
+    size = max(2, int(MAX_STEPS / 2 / batches))
+    rows = round(batches * size)
+    return next(rows + n for n in range(size + 1) if math.gcd(rows + n, size) == 1), size
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,132 @@
+"""Temperatures of a run against the exact ones of its stationary law."""
+
+import jax
+import numpy as np
+import pytest
+from numpyro.infer import MCMC
+
+from sgworld_numpyro import (
+    BAOAB,
+    SGLD,
+    SGWORLD,
+    ControlVariate,
+    Dense,
+    LeimkuhlerMatthews,
+    StochasticGradientKernel,
+    SymmetricReshuffle,
+)
+from sgworld_numpyro.linear_gaussian import stationary_moments
+from tests.problems import anisotropic_mean
+
+STANDARD_ERRORS = 5
+FIELDS = ("configurational_temperature", "fluctuation_dissipation", "kinetic_temperature")
+BATCH_SIZE, STEP_SIZE = 10, 5e-4
+
+
+def thermometers(kernel, problem, samples=2000, chains=16):
+    """Mean and standard error, from the spread of the chains, by field."""
+    mcmc = MCMC(
+        kernel,
+        num_warmup=200,
+        num_samples=samples,
+        num_chains=chains,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(jax.random.key(0), *problem.data, extra_fields=FIELDS)
+    means = {name: np.asarray(x, float).mean(1) for name, x in mcmc.get_extra_fields(group_by_chain=True).items()}
+    return {name: (x.mean(), x.std(ddof=1) / np.sqrt(chains)) for name, x in means.items()}, mcmc.last_state
+
+
+def exact_temperature(problem, scheme, integrator, temperature=1.0):
+    """E[(θ - Eθ)·∇U] / d = tr(H Σ) / d of the draws."""
+    moments = stationary_moments(problem.exact, scheme, integrator, STEP_SIZE, BATCH_SIZE, temperature=temperature)
+    return np.trace(problem.exact.hessian @ moments.period_end[1]) / 2
+
+
+KERNELS = {
+    "sgld": (SGLD, {}, "with_replacement", "euler_maruyama", 1.0),
+    "sgworld": (SGWORLD, {"integrator": LeimkuhlerMatthews()}, "random_reshuffle", "leimkuhler_matthews", 1.0),
+    "symmetric": (
+        StochasticGradientKernel,
+        {"subsampling": SymmetricReshuffle()},
+        "symmetric_reshuffle",
+        "euler_maruyama",
+        1.0,
+    ),
+    "hot": (SGWORLD, {"temperature": 2.0}, "random_reshuffle", "euler_maruyama", 2.0),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_configurational_temperature_is_that_of_the_stationary_law(name):
+    """Its bias included: the batch is independent of the chain, whose own batches would show another temperature."""
+    kernel, options, scheme, integrator, temperature = KERNELS[name]
+    problem = anisotropic_mean(BATCH_SIZE)
+    found, _ = thermometers(kernel(problem.model, STEP_SIZE, **options), problem)
+    value, error = found["configurational_temperature"]
+    exact = exact_temperature(problem, scheme, integrator, temperature)
+    assert abs(value - exact) < STANDARD_ERRORS * error
+    if name == "sgld":
+        assert exact - 1 > STANDARD_ERRORS * error  # it could tell the chain from the posterior
+    assert np.isnan(found["kinetic_temperature"][0])
+
+
+def test_fluctuation_and_dissipation_of_sgld():
+    """E[(θ - Eθ)·∇U] / d - T = h E|g|² / 2d exactly, of Euler-Maruyama with independent batches."""
+    problem = anisotropic_mean(BATCH_SIZE)
+    found, _ = thermometers(SGLD(problem.model, STEP_SIZE), problem)
+    value, error = found["fluctuation_dissipation"]
+    exact = exact_temperature(problem, "with_replacement", "euler_maruyama") - 1
+    # the thermometer's batch has no duplicates
+    noise = (200 - BATCH_SIZE) / 199
+    gradients = problem.exact.row_shifts.var(0).sum() * 200**2 / BATCH_SIZE
+    exact -= STEP_SIZE * gradients * (1 - noise) / 4
+    assert abs(value - exact) < STANDARD_ERRORS * error
+    assert STANDARD_ERRORS * error < 0.2 * exact
+
+
+def test_an_anchor_makes_it_sharper():
+    problem = anisotropic_mean(BATCH_SIZE)
+    plain, _ = thermometers(SGWORLD(problem.model, STEP_SIZE), problem, samples=500)
+    anchored, state = thermometers(SGWORLD(problem.model, STEP_SIZE, gradient=ControlVariate()), problem, samples=500)
+    assert anchored["configurational_temperature"][1] < plain["configurational_temperature"][1] / 2
+    assert state.tuning.anchor is not None
+    value, error = anchored["configurational_temperature"]
+    # control variates leave no minibatch noise here: the law is that of full batches
+    assert abs(value - exact_temperature(problem, "full_batch", "euler_maruyama")) < STANDARD_ERRORS * error
+
+
+def test_in_the_coordinates_of_a_preconditioner():
+    """The configurational temperature does not depend on them, and the fluctuations are those of Lᵀg."""
+    problem = anisotropic_mean(BATCH_SIZE)
+    scale = 200.0
+    matrix = scale * problem.exact.covariance
+    kernel = SGLD(problem.model, STEP_SIZE, preconditioner=Dense(matrix))
+    found, _ = thermometers(kernel, problem)
+    root = np.linalg.cholesky(matrix)
+    exact = problem.exact._replace(
+        prior_precision=root.T @ problem.exact.prior_precision @ root,
+        prior_shift=root.T @ problem.exact.prior_shift,
+        row_hessians=root.T @ problem.exact.row_hessians @ root,
+        row_shifts=problem.exact.row_shifts @ root,
+    )
+    law = stationary_moments(exact, "with_replacement", "euler_maruyama", STEP_SIZE, BATCH_SIZE).period_end[1]
+    value, error = found["configurational_temperature"]
+    assert abs(value - np.trace(exact.hessian @ law) / 2) < STANDARD_ERRORS * error
+
+
+def test_short_samples_take_no_temperature():
+    """Its gradients would cost as much as the sample's."""
+    problem = anisotropic_mean(BATCH_SIZE)
+    found, _ = thermometers(SGLD(problem.model, STEP_SIZE, steps_per_sample=9), problem, samples=20, chains=2)
+    assert np.isnan(found["configurational_temperature"][0])
+
+
+def test_kinetic_runs_have_both_temperatures():
+    problem = anisotropic_mean(BATCH_SIZE)
+    found, state = thermometers(SGWORLD(problem.model, 0.01, integrator=BAOAB(20.0)), problem, samples=1000)
+    assert np.isfinite(found["configurational_temperature"][0])
+    assert 0.5 < found["kinetic_temperature"][0] < 2
+    assert np.isnan(found["fluctuation_dissipation"][0])
+    assert state.kinetic_temperature.shape == (16,)
