@@ -27,15 +27,18 @@ def write_json(path, numbers):
         path.write_text(json.dumps(numbers, indent=2) + "\n")
 
 
-def save_run(path, mcmc, reference, **labels):
+def save_run(path, mcmc, reference, extrapolation=None, **labels):
     """Save draws as netCDF; ``posterior.attrs`` holds the settings and, as JSON, the moments to compare with.
 
     Args:
         path: the file.
         mcmc: a finished run.
         reference: "source", and "mean" and "covariance" of the flat position: sites in alphabetical order.
+        extrapolation: an ``Extrapolation`` of the same kernel, for ``how_biased_by_step_size``.
         labels: coords and dims for ArviZ.
     """
     data = to_inference_data(mcmc, **labels)
     data["posterior"].attrs["reference"] = json.dumps(reference)
+    if extrapolation is not None:
+        data["posterior"].attrs["extrapolation"] = extrapolation.to_json()
     data.to_netcdf(path)

@@ -1,37 +1,34 @@
 """Bayesian logistic regression on the breast-cancer data: SGWORLD on minibatches against NUTS on all rows.
 
+Nothing is set by hand: SGWORLD(model) finds the mode, a preconditioner and the largest step that keeps the relative
+error of the posterior variance below 2 %. SGWORLD(model, integrator=BAOAB()) promises the same and, with velocities,
+forgets where it was several times faster.
+
 569 is a prime, so no batch size divides the data. It does not matter: batches of 32 run on from one shuffled pass
 into the next, no row is dropped, and every pass still sees every row once.
-
-The posterior is 9 times narrower in its stiffest direction than in its widest. Taking the covariance of the Laplace
-approximation as preconditioner makes it round, so that one step size h serves all 31 coordinates and h is the
-fraction by which a step relaxes each of them.
 """
 
+import math
+import time
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from _common import parse, save_run, write_json
-from jax.flatten_util import ravel_pytree
-from numpyro.diagnostics import effective_sample_size
-from numpyro.infer import MCMC, NUTS, init_to_value
-from numpyro.infer.util import potential_energy
+from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+from numpyro.infer import MCMC, NUTS
 from sklearn.datasets import load_breast_cancer
 from sklearn.preprocessing import StandardScaler
 
-from sgworld_numpyro import SGWORLD, LeimkuhlerMatthews
-from sgworld_numpyro.preconditioners import Dense
+from sgworld_numpyro import BAOAB, SGWORLD, tuning_report
 
 BATCH_SIZE = 32
-STEPS_PER_SAMPLE = 18  # the first whole number of batches that is a pass or more
-# Time a pass over the data, R h. The minibatches' unequal Hessians shift means and change sds by at most some
-# 0.3 R h posterior sds, and a chain forgets where it was in 2 / (R h) passes.
-PASS_TIME = 0.1
-MEAN_TOLERANCE, SD_TOLERANCE = 0.05, 0.05  # in posterior sds, and relative
+CHAINS = 16  # in one vectorized loop they cost little more than four
+THERMOMETERS = ("configurational_temperature", "fluctuation_dissipation", "kinetic_temperature")
+MEAN_TOLERANCE, SD_TOLERANCE = 0.05, 0.04  # in posterior sds, and relative
+FILES = {"SGWORLD": "logistic_regression", "BAOAB": "logistic_regression_baoab"}
 
 
 class Moments(NamedTuple):
@@ -52,22 +49,8 @@ def model(x, y):
         numpyro.sample("obs", dist.Bernoulli(logits=intercept + batch @ weights), obs=label)
 
 
-def laplace(full_data_model, x, y):
-    """Mode of the posterior by site, and inverse of the Hessian there in the flat position's coordinates."""
-    position, unravel = ravel_pytree({"intercept": jnp.zeros(()), "weights": jnp.zeros(x.shape[1])})
-
-    def potential(position):
-        return potential_energy(full_data_model, (x, y), {}, unravel(position))
-
-    def newton(_, position):
-        return position - jnp.linalg.solve(jax.hessian(potential)(position), jax.grad(potential)(position))
-
-    mode = jax.lax.fori_loop(0, 20, newton, position)
-    covariance = np.linalg.inv(np.asarray(jax.jit(jax.hessian(potential))(mode), float))
-    return unravel(mode), (covariance + covariance.T) / 2
-
-
-def sample(kernel, num_warmup, num_samples, num_chains, seed, x, y, **options):
+def sample(kernel, num_warmup, num_samples, num_chains, seed, x, y, extra_fields):
+    """A finished run, and the seconds it took, compilation and tuning included."""
     mcmc = MCMC(
         kernel,
         num_warmup=num_warmup,
@@ -76,8 +59,10 @@ def sample(kernel, num_warmup, num_samples, num_chains, seed, x, y, **options):
         chain_method="vectorized",
         progress_bar=False,
     )
-    mcmc.run(jax.random.key(seed), x, y, **options)
-    return mcmc
+    start = time.perf_counter()
+    mcmc.run(jax.random.key(seed), x, y, extra_fields=extra_fields)
+    jax.block_until_ready(mcmc.get_samples())
+    return mcmc, time.perf_counter() - start
 
 
 def positions(mcmc):
@@ -111,63 +96,112 @@ def agree(comparison):
     return bool((mean_excess <= MEAN_TOLERANCE).all() and (sd_excess <= SD_TOLERANCE).all())
 
 
-def print_table(names, ours, reference, comparison):
-    print(f"\n{'':24}{'NUTS':^19}{'SGWORLD against NUTS':^38}{'ESS':^16}")
-    print(f"{'coordinate':<24}{'mean':>9}{'sd':>8}   {'mean, in sds':>17}{'sd ratio':>19}{'SGWORLD':>10}{'NUTS':>8}")
+def temperature(mcmc):
+    """Configurational temperature, which is 1 for the exact posterior, and its error from the chains' differences."""
+    means = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["configurational_temperature"], float).mean(1)
+    return [float(means.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))]
+
+
+def summarise(found, draws, gradients, seconds):
+    """What can be said of a run by itself."""
+    return {
+        **{key: values.tolist() for key, values in found._asdict().items()},
+        "gradients": gradients,
+        "seconds": seconds,
+        "r_hat": float(split_gelman_rubin(draws).max()),
+        "smallest_ess": float(found.ess.min()),
+        "ess_per_million_gradients": float(1e6 * found.ess.min() / gradients),
+    }
+
+
+def run_sgworld(kernel, num_samples, seed, x, y, reference):
+    """A run, and its numbers: by itself, its temperature, and against the moments of NUTS."""
+    mcmc, seconds = sample(kernel, num_samples // 20, num_samples, CHAINS, seed, x, y, THERMOMETERS)
+    draws = positions(mcmc)
+    found = moments(draws)
+    comparison = compare(found, reference)
+    gradients = CHAINS * num_samples * math.ceil(len(x) / BATCH_SIZE)  # a sample is a pass over the data
+    return mcmc, {
+        **summarise(found, draws, gradients, seconds),
+        **{key: values.tolist() for key, values in comparison.items()},
+        "temperature": temperature(mcmc),
+        "agree": agree(comparison),
+        "largest_mean_difference": float(abs(comparison["mean_difference"]).max()),
+        "largest_sd_difference": float(abs(comparison["sd_ratio"] - 1).max()),
+    }
+
+
+def print_table(names, nuts, runs):
+    print(f"\n{'':24}{'NUTS':^17}" + "".join(f"{f'{name} against NUTS':^38}" for name in runs))
+    print(f"{'coordinate':<24}{'mean':>9}{'sd':>8}" + f"{'mean, in sds':>18}{'sd ratio':>17}   " * len(runs))
     for i, name in enumerate(names):
-        difference, difference_error, ratio, ratio_error = (values[i] for values in comparison.values())
-        print(
-            f"{name:<24}{reference.mean[i]:9.3f}{reference.sd[i]:8.3f}   "
-            f"{difference:+9.3f} ± {difference_error:.3f}{ratio:11.3f} ± {ratio_error:.3f}"
-            f"{ours.ess[i]:10.0f}{reference.ess[i]:8.0f}"
-        )
+        row = f"{name:<24}{nuts['mean'][i]:9.3f}{nuts['sd'][i]:8.3f}"
+        for run in runs.values():
+            row += f"{run['mean_difference'][i]:+12.3f} ± {run['mean_difference_error'][i]:.3f}"
+            row += f"{run['sd_ratio'][i]:10.3f} ± {run['sd_ratio_error'][i]:.3f}"
+        print(row)
 
 
-def print_verdict(numbers):
-    print(
-        f"\n{'Agreement' if numbers['agree'] else 'NO agreement'} within {MEAN_TOLERANCE:g} sd for the means and "
-        f"{100 * SD_TOLERANCE:g} % for the sds, up to two Monte Carlo errors, in {len(numbers['coordinates'])} "
-        f"coordinates.\nLargest differences: means {numbers['largest_mean_difference']:.3f} sd, "
-        f"sds {100 * numbers['largest_sd_difference']:.1f} %.\n"
-        f"Passes over the data, warm-up apart: SGWORLD {numbers['sgworld_passes']:.3g}, "
-        f"NUTS {numbers['nuts_passes']:.3g};\n"
-        f"effective draws of the slowest coordinate in a thousand of them: "
-        f"{numbers['sgworld_ess_per_1000_passes']:.0f} and {numbers['nuts_ess_per_1000_passes']:.0f}."
-    )
+SUMMARY = {
+    "minibatch gradients, warm-up apart": lambda run: f"{run['gradients']:,.0f}",
+    "seconds, with compilation and tuning": lambda run: f"{run['seconds']:.0f}",
+    "largest R-hat": lambda run: f"{run['r_hat']:.4f}",
+    "smallest ESS": lambda run: f"{run['smallest_ess']:.0f}",
+    "smallest ESS in a million gradients": lambda run: f"{run['ess_per_million_gradients']:.0f}",
+}
+AGAINST_NUTS = {
+    "configurational temperature": lambda run: "{:.4f} ± {:.4f}".format(*run["temperature"]),
+    "largest difference of means, in sds": lambda run: f"{run['largest_mean_difference']:.3f}",
+    "largest difference of sds": lambda run: f"{run['largest_sd_difference']:.1%}",
+    f"within {MEAN_TOLERANCE:g} sd, {SD_TOLERANCE:.0%} and 2 errors": lambda run: "yes" if run["agree"] else "NO",
+}
 
 
-def draw(path, names, ours, reference, comparison):
+def print_summary(nuts, runs):
+    for rows, shown in ((SUMMARY, {**runs, "NUTS": nuts}), (AGAINST_NUTS, runs)):
+        print(f"\n{'':38}" + "".join(f"{name:>18}" for name in shown))
+        for label, cell in rows.items():
+            print(f"{label:<38}" + "".join(f"{cell(run):>18}" for run in shown.values()))
+
+
+def draw(path, names, nuts, runs):
     """Means and sds of all coordinates, then the differences on the scale of the tolerances."""
     import matplotlib.pyplot as plt
 
-    order = np.argsort(reference.mean)
+    order = np.argsort(nuts["mean"])
     rows = np.arange(len(names))
+    styles = {"SGWORLD": {"color": "#0072B2", "marker": "s"}, "BAOAB": {"color": "#D55E00", "marker": "D"}}
+    shifts = {name: 0.17 * (len(runs) - 1 - 2 * i) for i, name in enumerate(runs)}
     figure, (values, means, sds) = plt.subplots(
-        1, 3, figsize=(10.4, 7), sharey=True, width_ratios=(1.7, 1, 1), layout="constrained"
+        1, 3, figsize=(10.4, 7.6), sharey=True, width_ratios=(1.2, 1, 1), layout="constrained"
     )
-    for moments, label, shift, style in (
-        (reference, "NUTS", 0.17, {"color": "0.35", "marker": "o"}),
-        (ours, "SGWORLD", -0.17, {"color": "#0072B2", "marker": "s"}),
-    ):
-        mean, sd = moments.mean[order], moments.sd[order]
-        values.errorbar(mean, rows + shift, xerr=sd, ls="none", ms=3.5, lw=1.3, label=label, **style)
+
+    def bars(axes, run, key, error, shift, **style):
+        middle, half = np.array(run[key])[order], np.array(run[error])[order]
+        return axes.errorbar(middle, rows + shift, xerr=half, ls="none", ms=3.2, lw=1.2, **style)
+
+    handles = [bars(values, nuts, "mean", "sd", 0, color="0.35", marker="o", label="NUTS, all rows")]
     values.axvline(0, color="0.8", lw=0.8, zorder=0)
     values.set(xlabel="posterior mean ± sd", yticks=rows, yticklabels=[names[i] for i in order])
     values.set_ylim(-0.8, len(names) - 0.2)
-    values.legend(frameon=False, loc="lower right")
-
     for axes, key, centre, tolerance, label in (
-        (means, "mean_difference", 0, MEAN_TOLERANCE, "difference of the means, in sds"),
-        (sds, "sd_ratio", 1, SD_TOLERANCE, "ratio of the sds"),
+        (means, "mean_difference", 0, MEAN_TOLERANCE, "mean − mean of NUTS, in sds"),
+        (sds, "sd_ratio", 1, SD_TOLERANCE, "sd / sd of NUTS"),
     ):
-        axes.axvspan(centre - tolerance, centre + tolerance, color="#0072B2", alpha=0.1, lw=0)
+        shade = axes.axvspan(centre - tolerance, centre + tolerance, color="0.93", lw=0, label="tolerance")
         axes.axvline(centre, color="0.35", lw=0.8)
-        errors = comparison[f"{key}_error"][order]
-        axes.errorbar(comparison[key][order], rows, xerr=errors, fmt="s", ms=3.5, lw=1.1, color="#0072B2")
+        drawn = [
+            bars(axes, run, key, f"{key}_error", shifts[name], label=f"{name}, ±1 Monte Carlo error", **styles[name])
+            for name, run in runs.items()
+        ]
         axes.set(xlabel=label, xticks=(centre - tolerance, centre, centre + tolerance))
-    means.set_title("SGWORLD against NUTS, ±1 Monte Carlo error; shaded: tolerance", fontsize=9, loc="left")
+        axes.tick_params(axis="x", labelsize=8)  # or the labels of narrow tolerances run into each other
+    handles += [*drawn, shade]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
     for axes in (values, means, sds):
         axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", color="0.95", lw=0.6)
+        axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
     figure.savefig(path, dpi=200)
     plt.close(figure)
@@ -178,62 +212,45 @@ def main(argv=None):
     data = load_breast_cancer()
     names = ["intercept", *map(str, data.feature_names)]
     x, y = StandardScaler().fit_transform(data.data).astype(np.float32), data.target
-    num_rows = len(x)
-    step_size = PASS_TIME * BATCH_SIZE / num_rows
-
-    full_data_model = SGWORLD(model, step_size).model
-    mode, covariance = laplace(full_data_model, x, y)
-    start = init_to_value(values=mode)
-    kernel = SGWORLD(
-        model,
-        step_size,
-        integrator=LeimkuhlerMatthews(),
-        preconditioner=Dense(covariance),
-        steps_per_sample=STEPS_PER_SAMPLE,
-        init_strategy=start,
-    )
-    num_samples, num_reference = (400, 250) if options.quick else (8000, 2500)
+    kernels = {"SGWORLD": SGWORLD(model)}
+    if not options.quick:  # compilation takes longer than sampling, and each kernel has its own
+        kernels["BAOAB"] = SGWORLD(model, integrator=BAOAB())
+    num_samples, num_reference = (3000, 250) if options.quick else (16_000, 2500)
     print(
-        f"Logistic regression, {len(names)} coordinates: N = {num_rows} rows, B = {BATCH_SIZE} a batch.\n"
-        f"SGWORLD with 16 chains of {num_samples} draws, then NUTS with 4 of {num_reference}."
+        f"Logistic regression, {len(names)} coordinates: N = {len(x)} rows, B = {BATCH_SIZE} a batch.\n"
+        f"NUTS with 4 chains of {num_reference} draws, then SGWORLD with {CHAINS} of {num_samples}."
     )
-    sgworld = sample(kernel, 100, num_samples, 16, options.seed, x, y)
-    nuts_kernel = NUTS(full_data_model, init_strategy=start)
-    fields = ("num_steps",)
-    nuts = sample(nuts_kernel, num_reference, num_reference, 4, options.seed + 1, x, y, extra_fields=fields)
 
-    exact_draws = positions(nuts)
-    ours, reference = moments(positions(sgworld)), moments(exact_draws)
-    comparison = compare(ours, reference)
-    passes = 16 * num_samples * STEPS_PER_SAMPLE * BATCH_SIZE / num_rows
-    nuts_passes = int(nuts.get_extra_fields()["num_steps"].sum())
-    numbers = {
-        "agree": agree(comparison),
-        "largest_mean_difference": float(abs(comparison["mean_difference"]).max()),
-        "largest_sd_difference": float(abs(comparison["sd_ratio"] - 1).max()),
-        "sgworld_passes": passes,
-        "nuts_passes": nuts_passes,
-        "sgworld_ess_per_1000_passes": float(1000 * ours.ess.min() / passes),
-        "nuts_ess_per_1000_passes": float(1000 * reference.ess.min() / nuts_passes),
-        "coordinates": names,
-        "sgworld": {key: values.tolist() for key, values in ours._asdict().items()},
-        "nuts": {key: values.tolist() for key, values in reference._asdict().items()},
-        **{key: values.tolist() for key, values in comparison.items()},
-    }
-
-    print_table(names, ours, reference, comparison)
-    print_verdict(numbers)
-    draw(options.out / "logistic_regression.png", names, ours, reference, comparison)
+    full_data_model = kernels["SGWORLD"].model
+    mcmc, seconds = sample(
+        NUTS(full_data_model), num_reference, num_reference, 4, options.seed + 1, x, y, ("num_steps",)
+    )
+    exact_draws = positions(mcmc)
+    reference = moments(exact_draws)
+    # A leapfrog step takes all rows: it counts as the N/B minibatches that cost as much.
+    nuts_gradients = float(mcmc.get_extra_fields()["num_steps"].sum()) * len(x) / BATCH_SIZE
+    nuts = summarise(reference, exact_draws, nuts_gradients, seconds)
     saved = {
         "source": "NUTS",
-        "mean": reference.mean.tolist(),
+        "mean": nuts["mean"],
         "covariance": np.cov(exact_draws.reshape(-1, len(names)).T).tolist(),
-        "mean_error": reference.mean_error.tolist(),
-        "sd_error": reference.sd_error.tolist(),
+        "mean_error": nuts["mean_error"],
+        "sd_error": nuts["sd_error"],
     }
     labels = {"coords": {"feature": names[1:]}, "dims": {"weights": ["feature"]}}
-    save_run(options.out / "logistic_regression.nc", sgworld, saved, **labels)
-    print(f"Figure and run: {options.out / 'logistic_regression.png'}, {options.out / 'logistic_regression.nc'}")
+
+    runs = {}
+    for name, kernel in kernels.items():
+        mcmc, runs[name] = run_sgworld(kernel, num_samples, options.seed, x, y, reference)
+        print(f"\nWhat {name} chose before its first sample\n{tuning_report(mcmc)}")
+        save_run(options.out / f"{FILES[name]}.nc", mcmc, saved, **labels)
+
+    print_table(names, nuts, runs)
+    print_summary(nuts, runs)
+    draw(options.out / "logistic_regression.png", names, nuts, runs)
+    files = ("logistic_regression.png", *(f"{FILES[name]}.nc" for name in runs))
+    print(f"\nFigure and runs: {', '.join(str(options.out / name) for name in files)}")
+    numbers = {"coordinates": names, "nuts": nuts, "runs": runs}
     write_json(options.json, numbers)
     return numbers
 
