@@ -20,9 +20,9 @@ from sgworld_numpyro.tuning import name_of
 def to_inference_data(mcmc: MCMC, **options: Any) -> Any:
     """``arviz.from_numpyro``, with the run's settings in ``posterior.attrs``, where they outlive a netCDF file.
 
-    - **scheme, integrator, gradient, preconditioner** - names of their classes in snake case, such as ``random_reshuffle``.
+    - **scheme, integrator, gradient, preconditioner** - names of their classes, such as ``random_reshuffle``.
     - **step_size** - h; of a schedule the last one, and the schedule's ``repr`` as **step_size_schedule**.
-    - **friction** - γ of kinetic integrators.
+    - **friction** - γ, of kinetic integrators.
     - **bias_tolerance, predicted_bias, predicted_shift, fastest_rate, gradient_noise, hessian_noise** - of tuned runs;
       see ``tuning.Report``. Of chains that were tuned each for itself, the worst.
     - **temperature** - T.

@@ -54,6 +54,7 @@ def plan_of(engine: Engine, step_size: Any, bias_tolerance: float) -> Plan | Non
         learns_preconditioner=learns(engine.preconditioner),
         step_size=given,
         friction=friction,
+        kinetic=is_kinetic(engine.integrator),
         setting=setting,
     )
 

@@ -375,9 +375,7 @@ def test_edges(case):
     tuning_report(mcmc)
 
 
-@pytest.mark.parametrize(
-    "case", ["two_plates", "users_and_items", "simplex", "linen_network", "groups"]
-)
+@pytest.mark.parametrize("case", ["two_plates", "users_and_items", "simplex", "linen_network", "groups"])
 def test_models_of_many_kinds(case):
     """A report, or a refusal in words; never NaN or an error of another kind."""
     case = CASES[case]

@@ -59,11 +59,10 @@ def tune(
     elif dense:
         positions = here.following[None]
     preconditioner = plan.preconditioner
-    if plan.learns_preconditioner:
-        is_metric = type(preconditioner) is type(metric.preconditioner)
-        preconditioner = (
-            metric if is_metric else curvature.learn(preconditioner, estimates, here.position, covariance, probe_key)
-        ).preconditioner
+    if plan.learns_preconditioner and isinstance(preconditioner, type(metric.preconditioner)):
+        preconditioner = metric.preconditioner
+    elif plan.learns_preconditioner:
+        preconditioner = curvature.learn(preconditioner, estimates, here.position, covariance, probe_key).preconditioner
     rates = curvature.rates(estimates, here.position, here.gradient, preconditioner, covariance, probe_key)
     friction = 2 * jnp.sqrt(rates.mean) if plan.friction is None else jnp.asarray(plan.friction, best.dtype)
     nothing = jnp.asarray(jnp.nan, best.dtype)
@@ -77,7 +76,7 @@ def tune(
     scatter = jax.vmap(preconditioner.apply_root)(random.normal(scatter_key, positions.shape, positions.dtype))
     report = Report(
         step_size=step_size,
-        friction=friction if plan.setting is not None and plan.setting.kinetic else nothing,
+        friction=friction if plan.kinetic else nothing,
         predicted_bias=bias,
         predicted_shift=shift,
         fastest_rate=rates.fastest,

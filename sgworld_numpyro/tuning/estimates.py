@@ -106,6 +106,7 @@ class Estimates:
             numbers_each: how many numbers ``function`` gives for a group.
             total: what is summed up, from the values of several groups along the first axis; by default their sum.
         """
+
         def block(numbers):
             rows = self._groups(first + numbers, size)
             return total(jax.vmap(lambda rows: function(partial(self.energy, rows=rows)))(rows))

@@ -77,6 +77,7 @@ class Plan:
         learns_preconditioner: which of both.
         step_size: h if it was given, else None.
         friction: γ of a kinetic integrator if it was given, else None.
+        kinetic: whether the integrator has velocities.
         setting: what decides the bias; None if nothing is known of scheme or integrator, and step size and friction
             are given.
     """
@@ -86,6 +87,7 @@ class Plan:
     learns_preconditioner: bool
     step_size: float | None
     friction: float | None
+    kinetic: bool
     setting: Setting | None
 
 

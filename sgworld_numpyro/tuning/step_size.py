@@ -32,7 +32,7 @@ from sgworld_numpyro.tuning.curvature import Rates
 LARGEST_STEP = {"overdamped": 0.5, "kinetic": 0.7}
 LONGEST_PASS = 1.0  # R h λ or R h √λ, beyond which a pass forgets its own beginning
 SHORTEST_PASS = 1e-3  # below which a run would take thousands of passes to move
-MAX_STEPS = 500  # of a period whose law is computed as it is; a longer one is replaced by one of as many steps
+MAX_STEPS = 200  # of a period whose law is computed as it is; a longer one is replaced by one of as many steps
 SHIFT = 2.0  # posterior sds that the mean may move by a unit of tolerance: 0.04 at 2 %
 GRID = 1000
 MEMORYLESS = ("with_replacement", "independent_batches", "full_batch")  # no batch knows of another
@@ -68,10 +68,14 @@ def bias_curve(scheme: str, integrator: str, num_rows: int, batch_size: int, at_
         batch_size: B.
         at_ends: whether draws are recorded at the ends of the scheme's periods, or at all phases.
     """
-    if scheme not in MEMORYLESS and num_rows // math.gcd(num_rows, batch_size) > MAX_STEPS:
+    factor = 1.0
+    if scheme == "independent_batches":  # without duplicates; nothing else depends on N apart from R
+        scheme, factor = "with_replacement", (num_rows - batch_size) / max(num_rows - 1, 1)
+    if num_rows // math.gcd(num_rows, batch_size) > MAX_STEPS:
         num_rows, batch_size = _fewer_rows(num_rows, batch_size)
     step_size = batch_size / num_rows
-    times = np.geomspace(1e-4, 0.9 * min(2.0, 1 / step_size), 40)
+    last = 0.9 * min(2.0, 1 / step_size)
+    times = np.r_[np.geomspace(1e-4, 0.05 * last, 5), np.geomspace(0.08 * last, last, 15)]  # powers at first
     kinetic = integrator in KINETIC
     rates = times**2 if kinetic else times
     values = np.random.default_rng(0).standard_normal(num_rows)
@@ -85,12 +89,12 @@ def bias_curve(scheme: str, integrator: str, num_rows: int, batch_size: int, at_
         return np.diagonal((moments.period_end if at_ends else moments.averaged)[1])
 
     def excess(**options):
-        found = rates * (variances(scheme, **options) - variances("full_batch", **options))
+        found = factor * rates * (variances(scheme, **options) - variances("full_batch", **options))
         return np.log(np.maximum(found, np.finfo(float).eps))
 
     if not kinetic:
         return BiasCurve(np.log(times), np.zeros(1), excess()[None])
-    dampings = np.geomspace(1e-3, 50, 24)
+    dampings = np.geomspace(1e-3, 50, 16)
     return BiasCurve(np.log(times), np.log(dampings), np.stack([excess(friction=float(g)) for g in dampings]))
 
 
