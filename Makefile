@@ -34,7 +34,7 @@ endef
 export SAME_VERSION_CHECK
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean check-python
+.PHONY: help install demo test lint bench accuracy clean check-python
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -59,6 +59,9 @@ lint: $(STAMP) ## check style, format and types
 
 bench: $(STAMP) ## measure speed
 	$(PY) benchmarks/speed.py $(BENCH_ARGS)
+
+accuracy: $(STAMP) ## measure accuracy per gradient
+	$(PY) benchmarks/accuracy_per_gradient.py $(BENCH_ARGS)
 
 clean: ## remove the virtual environments, caches and build output; runs/ stays
 	@if [ -d "$(VENV)" ] && [ ! -e "$(VENV)/pyvenv.cfg" ]; then \

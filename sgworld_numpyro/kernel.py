@@ -208,6 +208,7 @@ class StochasticGradientKernel(MCMCKernel):
                 for plate in engine.target.plates
             }
 
+        state = state._replace(tuning=())  # which vectorized chains share
         return rows(state) if is_prng_key(state.rng_key) else jax.vmap(rows)(state)
 
     def get_diagnostics_str(self, state: SGState) -> str:

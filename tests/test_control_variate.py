@@ -28,11 +28,11 @@ from tests.problems import Problem, anisotropic_mean, measure
 STANDARD_ERRORS = 5
 
 
-def misspecified_regression(batch_size, rows=60):
-    """Rows of unequal Hessians, whose noise grows with the predictor."""
+def misspecified_regression(batch_size, rows=60, bend=0.0):
+    """Rows of unequal Hessians, whose noise grows with the predictor, and of which the model misses a bend."""
     rng = np.random.default_rng(4)
     x = np.stack([np.ones(rows), rng.exponential(size=rows)], 1).astype(np.float32)
-    y = (x @ [0.5, 1.0] + (0.3 + x[:, 1]) * rng.normal(size=rows)).astype(np.float32)
+    y = (x @ [0.5, 1.0] + bend * x[:, 1] ** 2 + (0.3 + x[:, 1]) * rng.normal(size=rows)).astype(np.float32)
 
     def model(x, y):
         w = numpyro.sample("w", dist.Normal(0, 3).expand([2]).to_event(1))

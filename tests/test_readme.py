@@ -41,6 +41,18 @@ def test_contributing_examples_run():
     assert np.all(np.isfinite(np.asarray(mcmc.get_samples()["mean"])))
 
 
+def test_the_page_on_samplers_runs(capsys):
+    page = README.with_name("docs") / "choosing_a_sampler.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict = {}
+    exec(compile(block, str(page), "exec"), names)
+    *report, temperature = capsys.readouterr().out.strip().splitlines()
+    assert any(line.startswith("friction") for line in report)
+    measured = np.asarray(names["mcmc"].get_extra_fields()["configurational_temperature"])
+    # the draws of 2000 passes are nearly independent; the tolerance is 2 %
+    assert abs(float(temperature) - 1) < 0.02 + 5 * measured.std() / 1000**0.5
+
+
 def test_physics_examples_run(capsys):
     page = README.with_name("docs") / "physics.md"
     (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
