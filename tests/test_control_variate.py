@@ -25,6 +25,7 @@ from sgworld_numpyro.gradients import Anchor
 from sgworld_numpyro.linear_gaussian import control_variate, linear_regression, stationary_moments
 from tests.problems import Problem, anisotropic_mean, measure
 
+pytestmark = pytest.mark.laws
 STANDARD_ERRORS = 5
 
 

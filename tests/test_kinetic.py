@@ -31,6 +31,7 @@ SCHEMES = {
     "full_batch": FullBatch(),
 }
 INTEGRATORS = {"baoab": BAOAB, "ubu": UBU}
+pytestmark = pytest.mark.laws
 STANDARD_ERRORS = 5
 STEP_SIZE, FRICTION, BATCH_SIZE = 0.012, 20.0, 10  # R h √λ = 3.9 with λ = 260: biases of 10 % and more
 

@@ -41,6 +41,7 @@ SCHEMES = {
     "full_batch": FullBatch(),
 }
 INTEGRATORS = {"euler_maruyama": EulerMaruyama, "leimkuhler_matthews": LeimkuhlerMatthews}
+pytestmark = pytest.mark.laws
 STANDARD_ERRORS = 5
 STEP_SIZE = 5e-4  # largest eigenvalue of the Hessian about 260: hλ = 0.13, Rε = 2.6 at B = 10, 0.9 at B = 30
 

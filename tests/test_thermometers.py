@@ -18,6 +18,7 @@ from sgworld_numpyro import (
 from sgworld_numpyro.linear_gaussian import stationary_moments
 from tests.problems import anisotropic_mean
 
+pytestmark = pytest.mark.laws
 STANDARD_ERRORS = 5
 FIELDS = ("configurational_temperature", "fluctuation_dissipation", "kinetic_temperature")
 BATCH_SIZE, STEP_SIZE = 10, 5e-4

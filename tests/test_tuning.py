@@ -28,7 +28,6 @@ from sgworld_numpyro import (
     IndependentBatches,
     LeimkuhlerMatthews,
     Minibatch,
-    ShuffleOnce,
     StochasticGradientKernel,
     SymmetricReshuffle,
     TuningError,
@@ -70,7 +69,6 @@ LEADING = {
     "sgworld": ("random_reshuffle", "leimkuhler_matthews", True, lambda x: x**3 / 24),
     "sgworld, all steps": ("random_reshuffle", "leimkuhler_matthews", False, lambda x: x**2 / 6),
     "symmetric": ("symmetric_reshuffle", "euler_maruyama", True, lambda x: x**5 / 45),
-    "shuffle once": ("shuffle_once", "leimkuhler_matthews", False, lambda x: x**2 / 12),
     "kinetic iid": ("with_replacement", "baoab", True, lambda y: y / 4),
     "kinetic": ("random_reshuffle", "baoab", True, lambda y: y**3 / 48),
     "kinetic ubu": ("random_reshuffle", "ubu", True, lambda y: y**3 / 48),
@@ -353,13 +351,8 @@ EDGES = {
 }
 MORE_EDGES = {
     "one row a batch": ({}, {"batch_size": 1}),
-    "half": ({"integrator": BAOAB()}, {"batch_size": 30}),
-    "shuffle once": ({"subsampling": ShuffleOnce()}, {}),
     "batch reshuffle": ({"subsampling": BatchReshuffle(), "gradient": ControlVariate()}, {}),
-    "without replacement": ({"subsampling": IndependentBatches(), "integrator": LeimkuhlerMatthews()}, {}),
     "identity": ({"preconditioner": Identity(), "integrator": BAOAB()}, {}),
-    "given step, learnt metric": ({"step_size": 0.05, "preconditioner": Dense()}, {}),
-    "every step": ({"steps_per_sample": 1}, {}),
     "stochastic gradient descent": ({"step_size": 0.05, "integrator": BAOAB(), "temperature": 0.0}, {}),
 }
 
