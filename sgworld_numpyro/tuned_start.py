@@ -14,6 +14,7 @@ from sgworld_numpyro.engine import Engine
 from sgworld_numpyro.integrators import KineticState, is_kinetic
 from sgworld_numpyro.linear_gaussian import INTEGRATORS, SCHEMES
 from sgworld_numpyro.state import SGState
+from sgworld_numpyro.subsampling import Plate
 from sgworld_numpyro.target import Arguments
 from sgworld_numpyro.tuning import Plan, Report, Setting, name_of, problem_with, tune
 
@@ -37,8 +38,7 @@ def plan_of(engine: Engine, step_size: Any, bias_tolerance: float) -> Plan | Non
     if integrator in INTEGRATORS and engine.temperature > 0:
         period = math.lcm(*(engine.subsampling.period(plate) for plate in engine.target.plates))
         setting = Setting(
-            # an order that stays as it was drawn, by whomever; of other schemes the least is expected
-            scheme={"cyclic": "shuffle_once"}.get(scheme, scheme if scheme in SCHEMES else "with_replacement"),
+            scheme=_known_law(scheme, plate),
             integrator=integrator,
             num_rows=plate.size,
             batch_size=plate.batch_size,
@@ -57,6 +57,15 @@ def plan_of(engine: Engine, step_size: Any, bias_tolerance: float) -> Plan | Non
         kinetic=is_kinetic(engine.integrator),
         setting=setting,
     )
+
+
+def _known_law(scheme: str, plate: Plate) -> str:
+    """The scheme by whose law the bias is predicted."""
+    if scheme == "cyclic":  # an order that stays as it was drawn, by whomever
+        return "shuffle_once"
+    if scheme == "batch_reshuffle" and plate.size % plate.batch_size:  # no partition, but a pool of batches
+        return "random_reshuffle"
+    return scheme if scheme in SCHEMES else "with_replacement"  # of one's own scheme the least is expected
 
 
 def start_near_the_mode(plan: Plan, arguments: Arguments, state: SGState, rng_key: Array) -> SGState:

@@ -23,7 +23,9 @@ from sgworld_numpyro import (
     ShuffleOnce,
     SymmetricReshuffle,
     WithReplacement,
+    blocks,
 )
+from sgworld_numpyro.blocks import sum_over_blocks
 from sgworld_numpyro.nonequilibrium.diffusion import diffusion_matrix, diffusion_product
 from sgworld_numpyro.nonequilibrium.gradient_noise import (
     gradient_covariance,

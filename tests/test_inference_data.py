@@ -25,9 +25,9 @@ from sgworld_numpyro import (
     to_inference_data,
     welling_teh,
 )
-from sgworld_numpyro.inference_data import _snake_case
 from sgworld_numpyro.nonequilibrium import labelled
 from sgworld_numpyro.preconditioners import Diagonal
+from sgworld_numpyro.tuning import name_of
 
 ROWS = jnp.asarray(np.random.default_rng(0).normal(size=(60, 2)), jnp.float32)
 VERSIONS = {"sgworld_numpyro_version", "jax_version", "numpyro_version"}
@@ -122,7 +122,7 @@ def test_components_go_by_name(kernel, expected):
     [("RandomReshuffle", "random_reshuffle"), ("BAOAB", "baoab"), ("UBUScheme", "ubu_scheme"), ("lower", "lower")],
 )
 def test_names_of_classes(name, expected):
-    assert _snake_case(type(name, (), {})()) == expected
+    assert name_of(type(name, (), {})()) == expected
 
 
 def test_a_schedule_says_where_it_ended(tmp_path):

@@ -63,7 +63,7 @@ def rates(fastest=1.0, noise=1.0, **others):
 
 # --- The predicted law ---
 
-# x = Rhλ or y = Rh√λ, at γ = 2√λ; THEORY of arXiv 2306.03521 and linear_gaussian.
+# x = Rhλ or y = Rh√λ, at γ = 2√λ: the leading powers that test_linear_gaussian finds by regression.
 LEADING = {
     "sgld": ("with_replacement", "leimkuhler_matthews", True, lambda x: x / 2),
     "sgworld": ("random_reshuffle", "leimkuhler_matthews", True, lambda x: x**3 / 24),
@@ -351,7 +351,7 @@ EDGES = {
 }
 MORE_EDGES = {
     "one row a batch": ({}, {"batch_size": 1}),
-    "batch reshuffle": ({"subsampling": BatchReshuffle(), "gradient": ControlVariate()}, {}),
+    "batch reshuffle": ({"subsampling": BatchReshuffle(), "gradient": ControlVariate()}, {"batch_size": 7}),
     "identity": ({"preconditioner": Identity(), "integrator": BAOAB()}, {}),
     "stochastic gradient descent": ({"step_size": 0.05, "integrator": BAOAB(), "temperature": 0.0}, {}),
 }
