@@ -123,7 +123,7 @@ def reference(problem):
         sd = np.sqrt(np.diag(problem.exact.covariance))
         return Moments(problem.exact.mean, sd, np.zeros_like(sd), np.zeros_like(sd))
     kernel = NUTS(FullDataModel(problem.model), target_accept_prob=0.9)
-    nuts = MCMC(kernel, num_warmup=500, num_samples=3000, num_chains=2, chain_method="vectorized", progress_bar=False)
+    nuts = MCMC(kernel, num_warmup=1000, num_samples=8000, num_chains=2, chain_method="vectorized", progress_bar=False)
     nuts.run(jax.random.key(1), *problem.data)
     return moments(nuts.get_samples(group_by_chain=True))[1]
 
