@@ -23,7 +23,7 @@ _STREAM = 0x70E
 
 def learns(component: Any) -> bool:
     """Whether a preconditioner is left to be learnt."""
-    return getattr(component, "is_learnt", False)
+    return getattr(component, "to_be_learnt", False)
 
 
 def plan_of(engine: Engine, step_size: Any, bias_tolerance: float) -> Plan | None:

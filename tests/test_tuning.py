@@ -36,6 +36,7 @@ from sgworld_numpyro import (
     tuning_report,
     welling_teh,
 )
+from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moments
 from sgworld_numpyro.tuning.curvature import Rates
 from sgworld_numpyro.tuning.step_size import Setting, bias_curve
 from tests.problems import anisotropic_mean
@@ -140,6 +141,22 @@ def test_full_batches_are_limited_by_the_integrator_alone():
     assert setting("full_batch", "leimkuhler_matthews").choose(2.0, rates()) == pytest.approx(0.5, rel=0.01)
     assert setting("full_batch", "ubu").choose(2.0, rates()) == pytest.approx(np.sqrt(6 * TOLERANCE), rel=0.02)
     assert setting("full_batch", "baoab").choose(2.0, rates()) == pytest.approx(0.7, rel=0.01)
+
+
+@pytest.mark.parametrize(("integrator", "step_size"), [("leimkuhler_matthews", 1e-4), ("baoab", 4e-3)])
+def test_the_predicted_shift_of_the_mean_is_the_exact_one(integrator, step_size):
+    """Of six rows of unequal Hessians in all their orders, to leading order in the step."""
+    x, y = np.array([[0.3], [0.8], [1.0], [1.7], [2.1], [0.5]]), np.array([0.5, 0.2, 1.9, 1.0, 4.5, -0.3])
+    exact = linear_regression(x, y, 1.0, 3.0)
+    curvature = exact.hessian[0, 0]
+    friction = {"friction": 2 * np.sqrt(curvature)} if integrator == "baoab" else {}
+    mean, _ = stationary_moments(exact, "random_reshuffle", integrator, step_size, 2, **friction).period_end
+    hessians = exact.prior_precision[0, 0] + 6 * exact.row_hessians[:, 0, 0]
+    gradients = hessians * exact.mean - (exact.prior_shift + 6 * exact.row_shifts[:, 0])
+    slope = abs(np.mean((hessians - curvature) * gradients)) * (6 - 2) / (2 * (6 - 1))
+    chosen = setting("random_reshuffle", integrator, num_rows=6, batch_size=2)
+    _, shift = chosen.bias(step_size, 2 * np.sqrt(curvature), rates(curvature, slope=slope))
+    assert float(shift) == pytest.approx(abs(mean - exact.mean)[0] * np.sqrt(curvature), rel=0.05)
 
 
 # --- What it measures ---

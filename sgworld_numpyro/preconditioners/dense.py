@@ -53,7 +53,7 @@ class Dense:
         return cls.tree_unflatten(None, (root @ root.T, root))
 
     @property
-    def is_learnt(self) -> bool:
+    def to_be_learnt(self) -> bool:
         """Whether M is left to be learnt."""
         return self.matrix is None
 

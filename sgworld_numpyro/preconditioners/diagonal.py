@@ -28,7 +28,7 @@ class Diagonal:
         self.diagonal = diagonal
 
     @property
-    def is_learnt(self) -> bool:
+    def to_be_learnt(self) -> bool:
         """Whether m is left to be learnt."""
         return self.diagonal is None
 

@@ -33,8 +33,8 @@ class Rates(NamedTuple):
     Attributes:
         fastest: λ = λ_max(Lᵀ H L).
         mean: tr(Lᵀ H L) / d.
-        noise: ρ, the gradients' noise by its size in a well-specified model: λ_max(H⁻¹ C) / N for a dense M, else
-            (uᵀCu)/(N uᵀHu) in the fastest direction u, or its ratio of traces if that is larger.
+        noise: ρ, the gradients' noise by its size in a well-specified model: λ_max(Lᵀ C L) / (N λ) if all of C is
+            known, else uᵀLᵀCLu / (N λ) in the fastest direction u, or the ratio of traces if that is larger.
         hessian_noise: E|δH_b u|², for independent batches of the plate's size.
         slope: max_j |M E[δH_b M δg_b]|_j / √M_jj over the coordinates θ_j, likewise: it shifts the mean of reshuffled
             chains.

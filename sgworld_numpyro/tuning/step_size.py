@@ -25,6 +25,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from sgworld_numpyro._orders import MEMORYLESS
 from sgworld_numpyro.linear_gaussian import KINETIC, gaussian_mean, stationary_moments
 from sgworld_numpyro.tuning.curvature import Rates
 
@@ -35,7 +36,6 @@ SHORTEST_PASS = 1e-3  # below which a run would take thousands of passes to move
 MAX_STEPS = 200  # of a period whose law is computed as it is; a longer one is replaced by one of as many steps
 SHIFT = 2.0  # posterior sds that the mean may move by a unit of tolerance: 0.04 at 2 %
 GRID = 1000
-MEMORYLESS = ("with_replacement", "independent_batches", "full_batch")  # no batch knows of another
 
 
 class BiasCurve(NamedTuple):
