@@ -79,7 +79,7 @@ def mnist(source: str | None = None, *, cache: Path | str | None = None) -> Digi
             return every[source](directory)
         except _NotHere as reason:
             raise FileNotFoundError(f"MNIST is not to be had from {source!r}: {reason}") from None
-    missing = []
+    missing: list[str] = []
     for name, layer in layers.items():
         if name == "digits":
             warnings.warn(
