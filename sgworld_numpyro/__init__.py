@@ -11,6 +11,7 @@ from sgworld_numpyro.inference_data import to_inference_data
 from sgworld_numpyro.integrators import BAOAB, UBU, EulerMaruyama, LeimkuhlerMatthews
 from sgworld_numpyro.kernel import SGD, SGLD, SGWORLD, StochasticGradientKernel
 from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity
+from sgworld_numpyro.predictions import Average, averages, predictor
 from sgworld_numpyro.schedules import welling_teh
 from sgworld_numpyro.state import SGState
 from sgworld_numpyro.subsampling import (
@@ -37,6 +38,7 @@ __all__ = [
     "SGLD",
     "SGWORLD",
     "UBU",
+    "Average",
     "BatchReshuffle",
     "ControlVariate",
     "Cyclic",
@@ -60,7 +62,9 @@ __all__ = [
     "SymmetricReshuffle",
     "TuningError",
     "WithReplacement",
+    "averages",
     "extrapolate",
+    "predictor",
     "to_inference_data",
     "tuning_report",
     "welling_teh",

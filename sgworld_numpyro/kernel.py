@@ -20,6 +20,7 @@ from sgworld_numpyro.gradients import GradientEstimator, Minibatch
 from sgworld_numpyro.handlers import FullDataModel
 from sgworld_numpyro.held_data import is_traced
 from sgworld_numpyro.integrators import EulerMaruyama, Integrator
+from sgworld_numpyro.keeping import Keeping
 from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity, Preconditioner
 from sgworld_numpyro.progress import Progress
 from sgworld_numpyro.schedules import Schedule
@@ -54,6 +55,11 @@ class StochasticGradientKernel(MCMCKernel):
         steps_per_sample: inner steps a sample; by default one period of the subsampling scheme, one pass over
             the data if its batches are independent.
         init_strategy: one of NumPyro's.
+        keep: a function of the constrained values by site, to a dictionary of what ``MCMC`` keeps at every draw in
+            their place: predictions, projections, chosen weights. ``log_likelihood`` and ``Predictive`` want the latent
+            sites, and cannot be used then.
+        average: a function likewise, to what is averaged over all draws after the warm-up, those too that thinning
+            leaves out; see ``averages``.
 
     Raises:
         ValueError: for a step size, temperature, tolerance or number of steps out of range, or a missing step size
@@ -74,6 +80,8 @@ class StochasticGradientKernel(MCMCKernel):
         bias_tolerance: float = 0.02,
         steps_per_sample: int | None = None,
         init_strategy: Callable = init_to_uniform,
+        keep: Callable | None = None,
+        average: Callable | None = None,
     ):
         self._model = checks.checked_callable("model", model)
         self._step_size = checks.checked_step_size(step_size)
@@ -94,6 +102,10 @@ class StochasticGradientKernel(MCMCKernel):
         checks.check_tunable(self._step_size, self._integrator, self._temperature)
         self._steps_per_sample = checks.checked_steps(steps_per_sample)
         self._init_strategy = checks.checked_callable("init_strategy", init_strategy)
+        for argument, function in (("keep", keep), ("average", average)):
+            if function is not None:
+                checks.checked_callable(argument, function)
+        self._keeping = Keeping(keep, average)
         self._forget()
 
     def _forget(self):
@@ -111,11 +123,11 @@ class StochasticGradientKernel(MCMCKernel):
 
     @property
     def sample_field(self) -> str:
-        return "z"
+        return "z" if self._keeping.keep is None else "values"
 
     @property
     def default_fields(self) -> tuple[str, ...]:
-        return ("z", "diverging")
+        return (self.sample_field, "diverging")
 
     def init(self, rng_key, num_warmup, init_params=None, model_args=(), model_kwargs=None) -> SGState:
         """The state before the first sample, one for each key."""
@@ -131,6 +143,7 @@ class StochasticGradientKernel(MCMCKernel):
         state, valid = binding.compiled("start", start, arguments)(rng_key, init_params)
         if not is_traced(valid):
             checks.check_initial_state(valid, state.position.reshape(-1, engine.target.dim)[0], binding)
+        state = state._replace(kept=self._nothing_kept(binding, num_warmup, batch))
         plan = plan_of(engine, self._step_size, self._bias_tolerance)
         if plan is not None:
             tuned = partial(start_near_the_mode, plan)
@@ -149,10 +162,12 @@ class StochasticGradientKernel(MCMCKernel):
         single, tuning = is_prng_key(state.rng_key), state.tuning
         # The counter is the same for all chains; were it batched, it would be recomputed for each.
         i, chains = (state.i, 1) if single else (state.i[0], state.i.shape[0])
+        counts = i >= (jnp.ravel(state.kept.warmup)[0] if state.kept else 0)
 
         def advance(state):  # what was learnt is shared, as one matrix and not one a chain
             new = advance_state(binding.engine, state._replace(tuning=tuning), i, arguments, reordered, chains)
-            return new._replace(tuning=())
+            draw = partial(binding.engine.target.constrain, new.z, arguments)
+            return new._replace(tuning=(), kept=self._keeping.after(draw, counts, state.kept))
 
         bare = state._replace(tuning=())
         new = (advance(bare) if single else jax.vmap(advance)(bare))._replace(tuning=tuning)
@@ -162,6 +177,8 @@ class StochasticGradientKernel(MCMCKernel):
 
     def postprocess_fn(self, model_args, model_kwargs) -> Callable:
         """From unconstrained values to constrained ones and deterministic sites outside subsampled plates."""
+        if self._keeping.keep is not None:
+            return lambda values: values
         arguments = Arguments.of(model_args, model_kwargs)
         binding = self._bound(arguments)
         target = binding.engine.target
@@ -254,6 +271,16 @@ class StochasticGradientKernel(MCMCKernel):
         if self._binding is not None and self._binding.fits(arguments):
             return self._binding
         return Binding(self._engine(arguments), arguments, hold=False)
+
+    def _nothing_kept(self, binding, num_warmup, batch):
+        """Of all chains, before their first draw."""
+        if self._keeping == Keeping(None, None):
+            return ()
+        target = binding.engine.target
+        one = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in target.prototype.items()}
+        example = jax.eval_shape(lambda z: target.constrain(z, binding.read(binding.arguments)[0]), one)
+        kept = self._keeping.start(example, num_warmup)
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*batch, *leaf.shape)), kept)
 
     def _initial_step_size(self):
         if self._step_size is None:

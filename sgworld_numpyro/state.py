@@ -30,6 +30,7 @@ class SGState(NamedTuple):
     - **tuning** - what was learnt before the first sample, shared by vectorized chains; () if nothing was.
     - **shuffle_key** - key of the subsampling scheme, for the whole chain.
     - **rng_key** - key of the noise, for the whole chain: noise is a function of it and of the step.
+    - **kept** - what the kernel's ``keep`` and ``average`` made of the draws, see ``Kept``; () without them.
     """
 
     i: Array
@@ -43,6 +44,7 @@ class SGState(NamedTuple):
     tuning: Any
     shuffle_key: Array
     rng_key: Array
+    kept: Any = ()
 
     @property
     def position(self) -> Array:
@@ -50,6 +52,11 @@ class SGState(NamedTuple):
         batch = jnp.shape(self.i)
         leaves = [jnp.reshape(leaf, (*batch, -1)) for leaf in jax.tree.leaves(self.z)]
         return jnp.concatenate(leaves, axis=-1)
+
+    @property
+    def values(self) -> dict[str, Array]:
+        """What the kernel's ``keep`` made of the last draw."""
+        return self.kept.values if self.kept else {}
 
     @property
     def configurational_temperature(self) -> Array:

@@ -28,7 +28,7 @@ FLOORS = {
     },
     "first": {"tuning", "nonequilibrium", "engine", "held_data"},
     "second": {"kernel"},
-    "top": {"inference_data", "checkpoint", "extrapolation"},
+    "top": {"inference_data", "checkpoint", "extrapolation", "predictions"},
 }
 LEVEL = {module: level for level, modules in enumerate(FLOORS.values()) for module in modules}
 
@@ -45,6 +45,7 @@ PART_OF = {
     "binding": "kernel",
     "checks": "kernel",
     "divergence": "kernel",
+    "keeping": "kernel",
     "progress": "kernel",
     "state": "kernel",
     "tuned_start": "kernel",

@@ -1,0 +1,122 @@
+"""What a chain keeps of its draws is what all draws would have given."""
+
+import pickle
+from functools import cache
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer import MCMC
+
+from sgworld_numpyro import SGWORLD, averages, predictor
+
+X = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+Y = (X @ np.float32([1, -1])).astype(np.float32)
+NEW = X[:5] + 1
+
+
+def model(x, y=None):
+    w = numpyro.sample("w", dist.Normal(0, 1).expand([2]).to_event(1))
+    scale = numpyro.sample("scale", dist.HalfNormal(1))
+    with numpyro.plate("rows", len(x), subsample_size=10):
+        mean = numpyro.deterministic("mean", numpyro.subsample(jnp.asarray(x), event_dim=1) @ w)
+        numpyro.sample("obs", dist.Normal(mean, scale), obs=None if y is None else numpyro.subsample(y, event_dim=0))
+
+
+@cache
+def run(chains=1, method="vectorized", warmup=5, draws=12, thinning=1, **options):
+    mcmc = MCMC(
+        SGWORLD(model, 1e-3, **options),
+        num_warmup=warmup,
+        num_samples=draws,
+        num_chains=chains,
+        chain_method=method,
+        thinning=thinning,
+        progress_bar=False,
+    )
+    mcmc.run(jax.random.key(1), X, Y)
+    return mcmc
+
+
+predict = predictor(model, NEW, sites="mean")
+
+
+def both(values):
+    return {"both": jnp.append(values["w"], values["scale"])}
+
+
+@pytest.mark.parametrize(("chains", "method"), [(1, "sequential"), (3, "vectorized"), (3, "sequential")])
+def test_what_is_kept_and_averaged_is_of_the_draws(chains, method):
+    draws = run(chains, method).get_samples(group_by_chain=True)
+    mcmc = run(chains, method, keep=predict, average=both)
+    kept, found = mcmc.get_samples(group_by_chain=True), averages(mcmc)["both"]
+    assert kept.keys() == {"mean"}
+    np.testing.assert_allclose(kept["mean"], np.einsum("cds,ns->cdn", draws["w"], NEW), rtol=1e-4, atol=1e-5)
+
+    x = np.concatenate([draws["w"], draws["scale"][..., None]], -1).astype(float)
+    np.testing.assert_allclose(found.by_chain, x.mean(1), rtol=1e-5)
+    np.testing.assert_allclose(found.mean, x.mean((0, 1)), rtol=1e-5)
+    within, count = x.var(1, ddof=1).mean(0), x.shape[1]
+    if chains == 1:
+        assert np.isnan(found.error).all()
+        assert np.isnan(found.r_hat).all()
+        np.testing.assert_allclose(found.sd**2, within * (count - 1) / count, rtol=1e-3)
+        return
+    between = x.mean(1).var(0, ddof=1)
+    np.testing.assert_allclose(found.error, np.sqrt(between / chains), rtol=1e-4)
+    np.testing.assert_allclose(found.r_hat**2, between / within + 1 - 1 / count, rtol=1e-3)
+
+
+def test_averages_count_what_thinning_leaves_out_and_not_the_warm_up():
+    draws = run().get_samples()["w"]
+    mcmc = run(thinning=4, average=lambda v: {"w": v["w"]})
+    assert mcmc.get_samples()["w"].shape == (3, 2)
+    assert mcmc.last_state.kept.draws == 12
+    np.testing.assert_allclose(averages(mcmc)["w"].mean, np.mean(draws, 0, dtype=float), rtol=1e-5)
+
+
+def test_averages_go_on_when_a_run_is_resumed():
+    whole = run(draws=26, average=predict)
+    mcmc = run(draws=13, average=predict)
+    mcmc.post_warmup_state = mcmc.last_state
+    mcmc.run(mcmc.last_state.rng_key, X, Y)
+    np.testing.assert_array_equal(averages(mcmc)["mean"].mean, averages(whole)["mean"].mean)
+    pickle.loads(pickle.dumps(mcmc.last_state))
+
+
+def test_arviz_has_what_was_kept():
+    mcmc = run(2, draws=40, keep=predict)
+    data = az.from_numpyro(mcmc, log_likelihood=False)
+    summary = az.summary(data)
+    assert len(summary) == 5
+    assert {"r_hat", "ess_bulk"} <= set(summary.columns)
+
+
+@pytest.mark.parametrize("argument", ["keep", "average"])
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (lambda v: v["w"], TypeError, "want a dictionary of arrays"),
+        (lambda v: {"nested": {"w": v["w"]}}, TypeError, "want a dictionary of arrays"),
+        (lambda v: {}, ValueError, "leave it out"),
+        (predictor(model, NEW, sites="means"), ValueError, "no site 'means'; it has w, scale"),
+        (predictor(model, NEW, sites=["obs"]), ValueError, "drawn at random"),
+        ("w", TypeError, "callable|function"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(argument, function, error, message):
+    with pytest.raises(error, match=message):
+        run(**{argument: function})
+
+
+def test_without_averages_there_are_none():
+    with pytest.raises(ValueError, match="averaged nothing"):
+        averages(run(draws=2))
+    mcmc = MCMC(SGWORLD(model, 1e-3, average=predict), num_warmup=4, num_samples=4, progress_bar=False)
+    mcmc.warmup(jax.random.key(0), X, Y)
+    with pytest.raises(ValueError, match="no draw was taken"):
+        averages(mcmc)
