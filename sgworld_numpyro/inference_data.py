@@ -1,24 +1,35 @@
 """From a finished run to ArviZ data that say how the run was made."""
 
-import json
+import copy
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import numpyro
+import xarray as xr
 from numpyro.infer import MCMC
 
-from sgworld_numpyro.engine import Engine, rows_a_step
-from sgworld_numpyro.integrators import is_kinetic
 from sgworld_numpyro.kernel import StochasticGradientKernel
-from sgworld_numpyro.state import SGState
+from sgworld_numpyro.pointwise import chosen_rows, dims_of
+from sgworld_numpyro.pointwise import log_likelihood as pointwise_log_likelihood
+from sgworld_numpyro.settings import engine_of, settings_of
 from sgworld_numpyro.target import Arguments
-from sgworld_numpyro.tuning import name_of
 
 
-def to_inference_data(mcmc: MCMC, **options: Any) -> Any:
+def to_inference_data(
+    mcmc: MCMC,
+    *,
+    log_likelihood: Any = False,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Any:
     """``arviz.from_numpyro``, with the run's settings in ``posterior.attrs``, where they outlive a netCDF file.
+
+    Dimensions are named after the plates. Site names get dots for slashes, which netCDF and ArviZ 1.x take for groups:
+    ``"net/Dense_0.kernel"`` of a flax module is ``"net.Dense_0.kernel"``. The attributes:
 
     - **scheme, integrator, gradient, preconditioner** - names of their classes, such as ``random_reshuffle``.
     - **step_size** - h; of a schedule the last one, and the schedule's ``repr`` as **step_size_schedule**.
@@ -29,6 +40,7 @@ def to_inference_data(mcmc: MCMC, **options: Any) -> Any:
     - **steps_per_sample** - inner steps a sample.
     - **num_rows, batch_size** - of the subsampled plate, and rows a step; if there are several, **plates** as JSON.
     - **samples_before** - the draw at coordinate n is the state after samples_before + (n + 1) thinning samples.
+    - **noise_key, shuffle_key** - key data of each chain, as JSON; with the settings they determine the chain.
     - **num_warmup, thinning** - as ``MCMC`` was given them.
     - **sgworld_numpyro_version, jax_version, numpyro_version**.
 
@@ -36,69 +48,91 @@ def to_inference_data(mcmc: MCMC, **options: Any) -> Any:
 
     Args:
         mcmc: a finished run.
-        options: those of ``arviz.from_numpyro``. ``log_likelihood`` is False by default: ArviZ 0.23 would compute it
-            for every row at every draw.
+        log_likelihood: True for that of every row at every draw, or numbers of the rows to take (of several plates, a
+            dictionary by plate). It is computed for a block of rows at a time.
+        coords: values of dimensions by name.
+        dims: names of the dimensions by site, where those of the plates are not enough.
+        options: further ones of ``arviz.from_numpyro``: ``constant_data``, ``posterior_predictive``, ``predictions``.
 
     Returns:
         ``InferenceData`` with ArviZ 0.23, an xarray ``DataTree`` with 1.x.
 
     Raises:
-        ValueError: if ``mcmc`` has not been run.
+        ValueError: if ``mcmc`` has not been run; for rows that are not there, or whose log-likelihood takes more than
+            2 GiB; or for that of a run that kept something else than its draws.
     """
     import arviz as az  # slow, and ArviZ 0.23 warns at its first import: nobody should meet that who does not use it
 
     if mcmc.last_state is None:
         raise ValueError("mcmc has no draws yet: call mcmc.run(key, ...) first.")
-    data = az.from_numpyro(mcmc, **({"log_likelihood": False} | options))
-    posterior = data["posterior"]
-    if isinstance(mcmc.sampler, StochasticGradientKernel):
-        posterior.attrs.update(_settings(mcmc, mcmc.sampler))
-        taken = int(np.ravel(mcmc.last_state.i)[0])  # the last draw is the last state
-        last = int(posterior["draw"].values[-1])
-        posterior.attrs["samples_before"] = taken - (last + 1) * mcmc.thinning
-    posterior.attrs.update(
-        num_warmup=mcmc.num_warmup,
-        thinning=mcmc.thinning,
-        sgworld_numpyro_version=sys.modules["sgworld_numpyro"].__version__,
-        jax_version=jax.__version__,
-        numpyro_version=numpyro.__version__,
+    kernel = mcmc.sampler
+    if not isinstance(kernel, StochasticGradientKernel):
+        dims = None if dims is None else dict(dims)
+        data = az.from_numpyro(mcmc, log_likelihood=log_likelihood, coords=coords, dims=dims, **options)
+        data["posterior"].attrs.update(_versions(mcmc))
+        return data
+    engine, arguments = engine_of(mcmc, kernel), Arguments.of(mcmc._args, mcmc._kwargs)
+    names = dims_of(engine.target, arguments) | dict(dims or {})
+    data = az.from_numpyro(
+        _without_slashes(mcmc),
+        log_likelihood=False,
+        coords=coords,
+        dims={_dotted(name): list(axes) for name, axes in names.items()},
+        **options,
     )
+    posterior = data["posterior"]
+    posterior.attrs.update(settings_of(mcmc, kernel, engine))
+    taken = int(np.ravel(mcmc.last_state.i)[0])  # the last draw is the last state
+    last = int(posterior["draw"].values[-1])
+    posterior.attrs["samples_before"] = taken - (last + 1) * mcmc.thinning
+    posterior.attrs.update(_versions(mcmc))
+    if log_likelihood is not False:
+        group = _log_likelihood(mcmc, kernel, engine.target, arguments, log_likelihood, names, posterior)
+        if isinstance(data, xr.DataTree):
+            data["log_likelihood"] = xr.DataTree(group)
+        else:
+            data.add_groups({"log_likelihood": group})
     return data
 
 
-def _settings(mcmc: MCMC, kernel: StochasticGradientKernel) -> dict[str, Any]:
-    engine = _engine(mcmc, kernel)
-    last: SGState = mcmc.last_state
-    settings: dict[str, Any] = {"step_size": float(np.max(last.step_size))}
-    if engine.schedule is not None:
-        settings["step_size_schedule"] = repr(engine.schedule)
-    else:  # the number itself, where the state has it in single precision
-        settings["step_size"] = settings["step_size"] if kernel._step_size is None else float(kernel._step_size)
-    if is_kinetic(engine.integrator):
-        settings["friction"] = float(np.min(last.integrator_state.friction))
-    if last.tuning:
-        settings["bias_tolerance"] = kernel._bias_tolerance
-        for name in ("predicted_bias", "predicted_shift", "fastest_rate", "gradient_noise", "hessian_noise"):
-            settings[name] = float(np.max(getattr(last.tuning.report, name)))
-    plates = {
-        plate.name: {"num_rows": plate.size, "batch_size": rows_a_step(engine.subsampling, plate)}
-        for plate in engine.target.plates
-    }
+def _versions(mcmc):
     return {
-        "scheme": name_of(engine.subsampling),
-        "integrator": name_of(engine.integrator),
-        "gradient": name_of(engine.gradient),
-        "preconditioner": name_of(engine.preconditioner),
-        **settings,
-        "temperature": float(engine.temperature),
-        "steps_per_sample": engine.steps,
-        **(next(iter(plates.values())) if len(plates) == 1 else {"plates": json.dumps(plates)}),
+        "num_warmup": mcmc.num_warmup,
+        "thinning": mcmc.thinning,
+        "sgworld_numpyro_version": sys.modules["sgworld_numpyro"].__version__,
+        "jax_version": jax.__version__,
+        "numpyro_version": numpyro.__version__,
     }
 
 
-def _engine(mcmc: MCMC, kernel: StochasticGradientKernel) -> Engine:
-    """What ran: as it was found out for the run, or once more if the kernel has been pickled or used elsewhere."""
-    arguments = Arguments.of(mcmc._args, mcmc._kwargs)
-    if kernel._binding is not None and kernel._binding.fits(arguments):
-        return kernel._binding.engine
-    return kernel._engine(arguments)
+def _dotted(name: str) -> str:
+    return name.replace("/", ".")
+
+
+def _without_slashes(mcmc: MCMC) -> MCMC:
+    """The run, its sites renamed for ArviZ; the draws themselves are shared."""
+    renamed = copy.copy(mcmc)
+    draws = mcmc._states[mcmc._sample_field]
+    renamed._states = mcmc._states | {mcmc._sample_field: {_dotted(name): values for name, values in draws.items()}}
+    renamed._states_flat = None
+    return renamed
+
+
+def _log_likelihood(mcmc, kernel, target, arguments, rows, names, posterior):
+    if kernel.sample_field != "z":
+        raise ValueError(
+            "this run kept other values than its draws (keep=...), and their log-likelihood cannot be had: keep that "
+            "of the rows you want as well."
+        )
+    chosen = chosen_rows(target, rows)
+    found = pointwise_log_likelihood(target, arguments, mcmc.get_samples(), chosen)
+    shape = (posterior.sizes["chain"], posterior.sizes["draw"])
+    arrays = {}
+    for name, values in found.items():
+        axes = names.get(name, [])[: values.ndim - 1]
+        axes = [*axes, *(f"{_dotted(name)}_dim_{n}" for n in range(len(axes), values.ndim - 1))]
+        arrays[_dotted(name)] = (("chain", "draw", *axes), values.reshape(*shape, *values.shape[1:]))
+    used = {axis for axes, _ in arrays.values() for axis in axes}
+    where = {axis: posterior[axis].values for axis in ("chain", "draw")}
+    where |= {plate: numbers for plate, numbers in chosen.items() if plate in used}
+    return xr.Dataset(arrays, where)

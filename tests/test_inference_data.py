@@ -206,3 +206,79 @@ def test_options_are_those_of_arviz():
 def test_what_has_not_run_has_no_data():
     with pytest.raises(ValueError, match=r"call mcmc\.run"):
         to_inference_data(MCMC(SGLD(model, 1e-3), num_warmup=1, num_samples=1))
+
+
+def groups_and_modules(x, y):
+    """A site of a module, with a slash, and a plate of groups that is not subsampled."""
+    weight = numpyro.sample("net/layer.kernel", dist.Normal(0, 1).expand([2]).to_event(1))
+    with numpyro.plate("group", 3):
+        effect = numpyro.sample("effect", dist.Normal(0, 1))
+    with numpyro.plate("row", len(x), subsample_size=10) as rows:
+        mean = numpyro.subsample(x, event_dim=1) @ weight + effect[jnp.asarray(rows) % 3]
+        numpyro.sample("obs", dist.Normal(mean, 1), obs=numpyro.subsample(y, event_dim=0))
+
+
+def test_dimensions_are_the_plates_and_slashes_are_dots(tmp_path):
+    y = ROWS[:, 0]
+    mcmc = run(SGWORLD(groups_and_modules, 1e-3), ROWS, y, draws=10, num_chains=2, chain_method="vectorized")
+    chosen = [0, 7, 59]
+    data = to_inference_data(mcmc, log_likelihood=chosen, coords={"group": ["a", "b", "c"]})
+    data.to_netcdf(tmp_path / "run.nc")
+    data = az.from_netcdf(tmp_path / "run.nc")
+    posterior = data["posterior"]
+    assert posterior["net.layer.kernel"].shape == (2, 10, 2)
+    assert posterior["effect"].dims == ("chain", "draw", "group")
+    assert list(posterior["group"].values) == ["a", "b", "c"]
+    assert data["observed_data"]["obs"].dims == ("row",)
+    found = data["log_likelihood"]["obs"]
+    assert found.dims == ("chain", "draw", "row")
+    assert list(found["row"].values) == chosen
+    draws = mcmc.get_samples(group_by_chain=True)
+    mean = np.einsum("cdk,nk->cdn", draws["net/layer.kernel"], ROWS[jnp.array(chosen)])
+    mean += draws["effect"][..., np.array(chosen) % 3]
+    np.testing.assert_allclose(found, dist.Normal(mean, 1).log_prob(y[jnp.array(chosen)]), rtol=1e-4)
+    assert len(az.summary(data)) == 5
+    assert len(json.loads(posterior.attrs["noise_key"])) == len(json.loads(posterior.attrs["shuffle_key"])) == 2
+
+
+def test_log_likelihood_in_blocks_is_the_one_in_whole(monkeypatch):
+    mcmc = run(SGWORLD(model, 1e-3))
+    whole = to_inference_data(mcmc, log_likelihood=True)["log_likelihood"]["obs"]
+    monkeypatch.setattr("sgworld_numpyro.pointwise.BLOCK_ROWS", 16)  # does not divide 60
+    np.testing.assert_allclose(to_inference_data(mcmc, log_likelihood=True)["log_likelihood"]["obs"], whole, rtol=1e-5)
+    expected = dist.Normal(mcmc.get_samples()["mean"][:, None], 1).to_event(1).log_prob(ROWS)
+    np.testing.assert_allclose(whole[0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([60], "rows 0 to 59"),
+        ([-1], "from -1"),
+        ([0.5], "whole numbers"),
+        ([], "whole numbers"),
+        ({"row": [1]}, "has rows"),
+    ],
+)
+def test_rows_that_are_not_there_are_refused(rows, message):
+    with pytest.raises(ValueError, match=message):
+        to_inference_data(run(SGWORLD(model, 1e-3), draws=2), log_likelihood=rows)
+
+
+def test_log_likelihood_of_several_plates(monkeypatch):
+    mcmc = run(SGWORLD(two_plates, 1e-3), ROWS, ROWS[:20], draws=4)
+    found = to_inference_data(mcmc, log_likelihood={"ys": [1, 2]})["log_likelihood"]
+    assert found["obs_xs"].shape == (1, 4, 60)
+    assert list(found["ys"].values) == [1, 2]
+    with pytest.raises(ValueError, match="dictionary by plate"):
+        to_inference_data(mcmc, log_likelihood=[1])
+    monkeypatch.setattr("sgworld_numpyro.pointwise.MAX_BYTES", 1000)
+    with pytest.raises(ValueError, match="name some rows"):
+        to_inference_data(mcmc, log_likelihood=True)
+
+
+def test_log_likelihood_wants_the_draws():
+    mcmc = run(SGWORLD(model, 1e-3, keep=lambda values: {"first": values["mean"][0]}))
+    assert list(to_inference_data(mcmc)["posterior"].data_vars) == ["first"]
+    with pytest.raises(ValueError, match="kept other values"):
+        to_inference_data(mcmc, log_likelihood=True)

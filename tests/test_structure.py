@@ -50,6 +50,8 @@ PART_OF = {
     "state": "kernel",
     "tuned_start": "kernel",
     "tuning_report": "inference_data",
+    "settings": "inference_data",
+    "pointwise": "inference_data",
 }
 
 # Imports on one floor that are allowed all the same: (importing module, imported module).
