@@ -1,0 +1,119 @@
+"""Figures of the MNIST example."""
+
+import numpy as np
+from _mnist import calibration
+
+COLORS = ("0.35", "#E69F00", "#0072B2", "#D55E00", "#009E73")
+
+
+def _bare(axes):
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure, path):
+    figure.savefig(path, dpi=160)
+
+
+def draw_curves(path, results):
+    """Test NLL and error against passes over the data and seconds: each chain's average so far."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.4, 6.4), layout="constrained")
+    panels = figure.subplots(2, 2, sharex="col", sharey="row")
+    for color, (name, run) in zip(COLORS, results.items(), strict=False):
+        curve = run["curve"]
+        for axes, key in zip(panels.T, ("epoch", "seconds"), strict=True):
+            for panel, score in zip(axes, ("nll", "accuracy"), strict=True):
+                values = np.array(curve[score]) if score == "nll" else 100 * (1 - np.array(curve[score]))
+                panel.plot(curve[key], values.mean(0), color=color, lw=1.6, label=name)
+                panel.fill_between(curve[key], values.min(0), values.max(0), color=color, alpha=0.15, lw=0)
+    for axes, label in zip(panels[1], ("passes over the data", "seconds, compilation included"), strict=True):
+        axes.set_xlabel(label)
+    panels[0, 0].set(ylabel="test NLL, nats", yscale="log")
+    panels[1, 0].set(ylabel="test error, %", yscale="log")
+    for axes in panels.flat:
+        _bare(axes)
+        axes.grid(color="0.93", lw=0.6, which="both")
+    for axes in panels[:, 0]:
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+    panels[0, 0].legend(frameon=False, fontsize=9)
+    figure.suptitle(
+        "predictions averaged over the draws so far (of MAP: its weights); shaded: from chain to chain", fontsize=10
+    )
+    _save(figure, path)
+
+
+def draw_calibration(path, means, labels):
+    """Accuracy minus confidence against confidence."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.8, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(0, color="k", lw=0.8)
+    for color, (name, probability) in zip(COLORS, means.items(), strict=False):
+        confidence, right = probability.max(-1), probability.argmax(-1) == labels
+        bins = np.array(list(calibration(confidence, right)))
+        counts = bins[:, 2] * len(labels)
+        error = np.sqrt(np.maximum(bins[:, 0] * (1 - bins[:, 0]), 1e-4) / counts)
+        seen = counts >= 10
+        axes.errorbar(bins[seen, 0], bins[seen, 1], error[seen], color=color, marker="o", ms=3.5, lw=1.2, label=name)
+    axes.set(xlabel="confidence, mean of the bin", ylabel="accuracy − confidence")
+    axes.set_title("above the line: too cautious; below: too sure. Bins of 10 digits or more", fontsize=9, loc="left")
+    axes.legend(frameon=False, fontsize=9)
+    _bare(axes)
+    _save(figure, path)
+
+
+def draw_digits(path, images, labels, shown, means):
+    """The least certain of the saved test digits, with what each method predicts for them."""
+    from matplotlib.figure import Figure
+
+    name = "SGWORLD+BAOAB"
+    draws = shown[name]["probability"]
+    certain = means[name][: draws.shape[2]].max(-1)
+    chosen = np.argsort(certain)[:8]
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    top, bottom = figure.subplots(2, len(chosen), height_ratios=(1, 1.4))
+    for image, above, below in zip(chosen, top, bottom, strict=True):
+        above.imshow(images[image], cmap="gray_r", interpolation="nearest")
+        above.set_axis_off()
+        above.set_title(f"it is a {labels[image]}", fontsize=9)
+        p = draws[:, :, image].reshape(-1, draws.shape[-1])
+        below.bar(np.arange(10), p.mean(0), color=["#D55E00" if n == labels[image] else "0.75" for n in range(10)])
+        low, high = np.quantile(p, [0.05, 0.95], axis=0)
+        below.vlines(np.arange(10), low, high, color="k", lw=1)
+        below.plot(np.arange(10), means["MAP"][image], ls="none", marker="_", ms=7, color="#0072B2")
+        below.set(ylim=(0, 1), xticks=np.arange(10), yticks=[0, 0.5, 1])
+        below.tick_params(labelsize=7)
+        _bare(below)
+    bottom[0].set_ylabel("probability")
+    for axes in bottom[1:]:
+        axes.set_yticklabels([])
+    figure.suptitle(
+        f"bars: {name}, mean over draws (the true class in orange); lines: 5 to 95 % of the draws; blue: MAP",
+        fontsize=10,
+    )
+    _save(figure, path)
+
+
+def draw_weights(path, shown):
+    """Draws of some output weights, by chain: weights have many equivalent places, predictions one."""
+    from matplotlib.figure import Figure
+
+    methods = [name for name in shown if name != "MAP"]
+    count = shown[methods[0]]["weight"].shape[-1]
+    figure = Figure(figsize=(10.4, 1.9 * len(methods)), layout="constrained")
+    panels = np.atleast_2d(figure.subplots(len(methods), count, sharex="col"))
+    for name, row in zip(methods, panels, strict=True):
+        draws = shown[name]["weight"]
+        for number, axes in enumerate(row):
+            for chain, values in enumerate(draws[..., number]):
+                axes.hist(values, 20, density=True, histtype="step", lw=1.2, color=f"C{chain}")
+            axes.set_yticks([])
+            axes.spines[["top", "right", "left"]].set_visible(False)
+        row[0].set_ylabel(name, fontsize=8)
+    for number, axes in enumerate(panels[-1]):
+        axes.set_xlabel(f"weight from hidden unit 0 to class {number}")
+    figure.suptitle("posterior of four output weights, a line a chain", fontsize=10)
+    _save(figure, path)
