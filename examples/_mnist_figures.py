@@ -17,6 +17,7 @@ def _save(figure, path):
 def draw_curves(path, results):
     """Test NLL and error against passes over the data and seconds: each chain's average so far."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(10.4, 6.4), layout="constrained")
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
@@ -34,9 +35,9 @@ def draw_curves(path, results):
     for axes in panels.flat:
         _bare(axes)
         axes.grid(color="0.93", lw=0.6, which="both")
-    for axes in panels[:, 0]:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     panels[0, 0].legend(frameon=False, fontsize=9)
     figure.suptitle(
         "predictions averaged over the draws so far (of MAP: its weights); shaded: from chain to chain", fontsize=10
@@ -106,14 +107,14 @@ def draw_weights(path, shown):
     figure = Figure(figsize=(10.4, 1.9 * len(methods)), layout="constrained")
     panels = np.atleast_2d(figure.subplots(len(methods), count, sharex="col"))
     for name, row in zip(methods, panels, strict=True):
-        draws = shown[name]["weight"]
         for number, axes in enumerate(row):
-            for chain, values in enumerate(draws[..., number]):
-                axes.hist(values, 20, density=True, histtype="step", lw=1.2, color=f"C{chain}")
-            axes.set_yticks([])
-            axes.spines[["top", "right", "left"]].set_visible(False)
+            for chain, values in enumerate(shown[name]["weight"][..., number]):
+                axes.ecdf(values, color=f"C{chain}", lw=1.2)
+            axes.set(yticks=[0, 0.5, 1], ylim=(0, 1))
+            axes.tick_params(labelsize=7)
+            _bare(axes)
         row[0].set_ylabel(name, fontsize=8)
     for number, axes in enumerate(panels[-1]):
-        axes.set_xlabel(f"weight from hidden unit 0 to class {number}")
-    figure.suptitle("posterior of four output weights, a line a chain", fontsize=10)
+        axes.set_xlabel(f"weight to class {number}", fontsize=8)
+    figure.suptitle("distribution of the weights from one hidden unit to four classes: a line a chain", fontsize=10)
     _save(figure, path)

@@ -220,8 +220,8 @@ def main(argv=None):
     side = digits.train.shape[1]
     print(
         f"Digits from {digits.source}: N = {rows} of {side}×{side} pixels, B = {batch_size}; {len(digits.test)} test "
-        f"digits.\n{options.network.upper()} of {size} weights, {CHAINS} chains, {epochs} passes over the data each, of which "
-        f"{warmup} are warm-up."
+        f"digits.\n{options.network.upper()} of {size} weights, {CHAINS} chains, {epochs} passes over the data each, of "
+        f"which {warmup} are warm-up."
     )
 
     test = predictor(model, digits.test, sites="probability")
