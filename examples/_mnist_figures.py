@@ -118,3 +118,58 @@ def draw_weights(path, shown):
         axes.set_xlabel(f"weight to class {number}", fontsize=8)
     figure.suptitle("distribution of the weights from one hidden unit to four classes: a line a chain", fontsize=10)
     _save(figure, path)
+
+
+def draw_currents(path, draws, found, probability_current, bins=11):
+    """For each run, the current over the density in the plane of components that circulates most."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.4, 10), layout="constrained")
+    for axes, (name, x) in zip(figure.subplots(2, 2).flat, draws.items(), strict=True):
+        area = found[name][0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            prominence = np.triu(np.nan_to_num(np.abs(area.matrix) / area.null_error), 1)
+        plane = tuple(int(n) for n in np.unravel_index(prominence.argmax(), prominence.shape))
+        current = probability_current(x, plane, bins=bins)
+        centre, sd = x[..., list(plane)].mean((0, 1)), x[..., list(plane)].std((0, 1))
+        grid = [(at - c) / s for at, c, s in zip((current.x, current.y), centre, sd, strict=True)]
+        flow, error = (part / sd[:, None, None] for part in (current.current, current.error))
+        density = np.asarray(current.density).T
+        axes.pcolormesh(*grid, density, cmap="Blues", vmin=0, vmax=2 * density.max(), shading="nearest")
+        size, noise = np.hypot(*flow), np.hypot(*error)
+        seen = np.isfinite(size) & (size > 2 * noise)
+        at_x, at_y = np.meshgrid(*grid, indexing="ij")
+        longest = np.nanmax(np.where(np.isfinite(size), size, np.nan))
+        for mask, color, width in ((~seen, "0.55", 0.0025), (seen, "#D55E00", 0.005)):
+            arrows = flow[:, mask] / longest * 1.6 * (grid[0][1] - grid[0][0])
+            axes.quiver(
+                at_x[mask], at_y[mask], *arrows, angles="xy", scale_units="xy", scale=1, color=color, width=width
+            )
+        axes.set(aspect="equal", xlabel=f"PC {plane[0] + 1}, sds", ylabel=f"PC {plane[1] + 1}, sds")
+        axes.set_title(f"{name}: circulation p = {area.p_value:.3f}", fontsize=10, loc="left")
+    figure.suptitle("probability currents over the density; orange: beyond two errors", fontsize=10)
+    _save(figure, path)
+
+
+def draw_theorem(path, found, lengths):
+    """ln P(σ)/P(−σ) against σ, by length of stretch."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.4, 8.4), layout="constrained")
+    for axes, (name, (_, theorems)) in zip(figure.subplots(2, 2).flat, found.items(), strict=True):
+        reach = 0.0
+        for color, length, histogram in zip(COLORS[1:], lengths, theorems.histograms, strict=False):
+            seen = np.isfinite(histogram.log_ratio) & (histogram.log_ratio_error < 1)
+            if seen.any():
+                x, y, error = histogram.centres[seen], histogram.log_ratio[seen], histogram.log_ratio_error[seen]
+                axes.errorbar(x, y, error, fmt="o", ms=3.5, lw=1, color=color, label=f"{length} draws")
+                reach = max(reach, float(x.max()))
+        if reach:
+            axes.plot([0, reach], [0, reach], "k", lw=1, ls=(0, (4, 4)), label="slope 1")
+            axes.legend(frameon=False, fontsize=8, title="stretches of", alignment="left")
+        else:
+            axes.text(0.5, 0.5, "too few reversals", transform=axes.transAxes, ha="center")
+        axes.set(xlabel="σ, nats", ylabel="ln P(σ) / P(−σ)")
+        axes.set_title(name, fontsize=10, loc="left")
+        _bare(axes)
+    _save(figure, path)

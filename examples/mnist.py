@@ -219,9 +219,10 @@ def main(argv=None):
     size = sum(int(np.prod(value.shape[1:])) for value in start.values())
     side = digits.train.shape[1]
     print(
-        f"Digits from {digits.source}: N = {rows} of {side}×{side} pixels, B = {batch_size}; {len(digits.test)} test "
-        f"digits.\n{options.network.upper()} of {size} weights, {CHAINS} chains, {epochs} passes over the data each, of "
-        f"which {warmup} are warm-up."
+        f"Digits of {digits.source}: N = {rows} of {side}×{side} pixels, {len(digits.test)} to test; B = {batch_size}."
+    )
+    print(
+        f"{options.network.upper()} of {size} weights, {CHAINS} chains, {epochs} passes each, {warmup} of them warm-up."
     )
 
     test = predictor(model, digits.test, sites="probability")
