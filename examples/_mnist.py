@@ -60,14 +60,14 @@ def prior_scales(weights, images):
 
 
 def make_model(network, scales, batch_size, image_shape):
-    """The network as a NumPyro model of images (row, side, side) and labels (row,)."""
+    """The network as a NumPyro model of images (row, side, side) of brightness 0..255 and labels (row,)."""
     prior = {site.removeprefix(f"{SITE}/"): dist.Normal(0, scale) for site, scale in scales.items()}
 
     def model(images, labels=None):
         apply = random_flax_module(SITE, network, prior=prior, input_shape=(1, *image_shape))
         with numpyro.plate("image", len(images), subsample_size=batch_size):
             pixels = numpyro.subsample(images, event_dim=2)
-            logits = apply(pixels)
+            logits = apply(pixels / jnp.float32(255))
             numpyro.deterministic("probability", jax.nn.softmax(logits))
             given = None if labels is None else numpyro.subsample(labels, event_dim=0)
             numpyro.sample("label", dist.Categorical(logits=logits), obs=given)

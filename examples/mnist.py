@@ -6,12 +6,13 @@ keeps the predictions for the test digits, and averages those for digits that ar
 
 At these step sizes minibatches heat the stiffest directions (R h λ > 1), SGLD's all of the time, and in 60 passes over
 the data the overdamped chains do not forget where they started. The kinetic integrator does, in about ten. The last row
-is a cold posterior, T = 0.1: better calibrated, and no posterior of this model and prior.
+is a cold posterior, T = 0.03: better calibrated, and not the posterior of this model and prior.
 
 Real digits come from the extra mnist, or wherever datasets.mnist() finds them; without any, the 8 × 8 digits of
 scikit-learn are used.
 """
 
+import gc
 import resource
 import sys
 import time
@@ -49,25 +50,28 @@ def learning_rate_to_zero(start, steps):
 
 
 def kernels(model, rows, steps, **options):
-    """By name. The potential grows with N, so steps are in units of 1/N, and times of 1/√N."""
+    """Makers of kernels by name. The potential grows with N, so steps are in units of 1/N, and times of 1/√N.
+
+    A kernel holds the data that it has seen: each is made when its turn comes.
+    """
     overdamped, kinetic, friction = 0.11 / rows, 0.235 / np.sqrt(rows), 0.43 * np.sqrt(rows)
     baoab = BAOAB(friction=friction)
     return {
-        "MAP": SGD(model, learning_rate_to_zero(0.2 / rows, steps), subsampling=RandomReshuffle(), **options),
-        "SGLD": SGLD(model, overdamped, **options),
-        "SGWORLD": SGWORLD(model, overdamped, **options),
-        "SGWORLD+BAOAB": SGWORLD(model, kinetic, integrator=baoab, **options),
-        "the same, T = 0.1": SGWORLD(model, kinetic, integrator=baoab, temperature=0.1, **options),
+        "MAP": lambda: SGD(model, learning_rate_to_zero(0.2 / rows, steps), subsampling=RandomReshuffle(), **options),
+        "SGLD": lambda: SGLD(model, overdamped, **options),
+        "SGWORLD": lambda: SGWORLD(model, overdamped, **options),
+        "SGWORLD+BAOAB": lambda: SGWORLD(model, kinetic, integrator=baoab, **options),
+        "the same, T = 0.03": lambda: SGWORLD(model, kinetic, integrator=baoab, temperature=0.03, **options),
     }
 
 
 class Digits:
-    """Images as floats, labels as integers, and the test digits turned by 90°."""
+    """Images in bytes, labels as integers, and the test digits turned by 90°."""
 
     def __init__(self, source):
         found = mnist(source)
         self.source = found.source
-        self.train, self.test = (np.float32(images) / 255 for images in (found.train_images, found.test_images))
+        self.train, self.test = found.train_images, found.test_images
         self.labels, self.test_labels = found.train_labels.astype(np.int32), found.test_labels.astype(np.int32)
         self.rotated = np.rot90(self.test, axes=(1, 2)).copy()
 
@@ -111,13 +115,11 @@ def measure(name, mcmc, seconds, epochs, warmup, digits, turned_at_end):
     first = 0 if is_map else warmup
     count = np.arange(1, probability.shape[1] + 1)
     running = probability if is_map else np.cumsum(probability, 1, dtype=np.float32) / count[:, None, None]
+    curves = [[scores(p, digits.test_labels) for p in chain] for chain in running]
     numbers["curve"] = {
         "epoch": (first + count).tolist(),
         "seconds": ((first + count) * seconds / epochs).tolist(),
-        **{
-            key: [[scores(p, digits.test_labels)[key] for p in chain] for chain in running]
-            for key in ("accuracy", "nll")
-        },
+        **{key: [[found[key] for found in chain] for chain in curves] for key in ("accuracy", "nll")},
     }
     if not is_map:
         judged = digits.test_labels[:JUDGED_DIGITS]
@@ -212,8 +214,8 @@ def main(argv=None):
     epochs = options.epochs or (6 if options.quick and real else 60)
     warmup = epochs // 3
     keys = jax.random.split(jax.random.key(options.seed), CHAINS)
-    start = [initial_weights(network, digits.train, key) for key in keys]
-    scales = prior_scales(start[0], digits.train[:1000])
+    start = [initial_weights(network, np.float32(digits.train[:1]), key) for key in keys]
+    scales = prior_scales(start[0], digits.train[:1000] / 255)
     start = jax.tree.map(lambda *w: jnp.stack(w), *start)
     model = make_model(network, scales, batch_size, digits.train.shape[1:])
     size = sum(int(np.prod(value.shape[1:])) for value in start.values())
@@ -243,10 +245,10 @@ def main(argv=None):
 
     steps = epochs * -(-rows // batch_size)
     results, means, shown = {}, {}, {}
-    for name, kernel in kernels(model, rows, steps, keep=keep, average=average).items():
+    for name, make in kernels(model, rows, steps, keep=keep, average=average).items():
         print(f"{name} ...", flush=True)
         is_map = name == "MAP"
-        mcmc, seconds = run(kernel, epochs, 0 if is_map else warmup, digits, start, options.seed, sys.stderr.isatty())
+        mcmc, seconds = run(make(), epochs, 0 if is_map else warmup, digits, start, options.seed, sys.stderr.isatty())
         if is_map:
             last = jax.vmap(turned)(mcmc.last_state.z)["probability"]
         results[name], means[name] = measure(name, mcmc, seconds, epochs, warmup, digits, last)
@@ -258,6 +260,7 @@ def main(argv=None):
         if name in FILES:
             save(options.out / f"{FILES[name]}.nc", mcmc, digits)
         del mcmc
+        gc.collect()  # chains and kernels refer to one another
     print_tables(results)
     memory = peak_memory() - before
     print(f"\nMemory beyond the imports: {memory:.2f} GiB at most, the data among it.")

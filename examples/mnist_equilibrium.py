@@ -48,7 +48,7 @@ FILES = {
 
 def data_of(source, rows):
     digits = mnist(source)
-    images = np.float32(digits.train_images) / 255
+    images = digits.train_images
     batch_size = 100 if images.shape[1] == 28 else 20
     rows = min(rows, len(images)) // batch_size * batch_size  # B | N: an epoch is a whole number of batches
     return images[:rows], digits.train_labels[:rows].astype(np.int32), batch_size, digits.source
@@ -174,7 +174,7 @@ def main(argv=None):
     rows, data = len(images), (images, labels)
     batches, network = rows // batch_size, NETWORKS["mlp"]
     epochs = options.epochs or (400 if options.quick else 2000)
-    start = initial_weights(network, images, jax.random.key(options.seed))
+    start = initial_weights(network, np.float32(images[:1]), jax.random.key(options.seed))
     model = make_model(network, dict.fromkeys(start, PRIOR_SCALE), batch_size, images.shape[1:])
     print(f"Digits of {source}: N = {rows}, B = {batch_size}. Looking for a minimum ...", flush=True)
     start = jax.tree.map(lambda w: jnp.stack([w] * CHAINS), minimum(model, rows, data, start, options.seed))

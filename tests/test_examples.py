@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import arviz as az
@@ -13,15 +14,16 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SETTINGS = {"scheme", "integrator", "step_size", "batch_size", "num_rows", "steps_per_sample"}
 
 
-def run_quickly(name, directory):
+def run_quickly(name, directory, *options):
     """The numbers that ``main`` returns, after a check that the JSON file holds the same."""
     pytest.importorskip("matplotlib")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLBACKEND", "Agg")
         patch.syspath_prepend(EXAMPLES)  # as Python does for a script
-        patch.delitem(sys.modules, "_common", raising=False)
+        for module in ("_common", "_mnist", "_mnist_figures"):
+            patch.delitem(sys.modules, module, raising=False)
         main = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
-        numbers = main(["--quick", "--out", str(directory), "--json", str(directory / "numbers.json")])
+        numbers = main(["--quick", "--out", str(directory), "--json", str(directory / "numbers.json"), *options])
     assert json.loads((directory / "numbers.json").read_text()) == numbers
     return numbers
 
@@ -164,3 +166,30 @@ def test_nonlinear_regression_measures_what_is_predicted(tmp_path, capsys, monke
         with pytest.raises(SystemExit):
             main(["--out", str(tmp_path), "--data", str(tmp_path)])
         assert message in capsys.readouterr().err
+
+
+def test_mnist_predicts_the_small_digits(tmp_path):
+    numbers = run_quickly("mnist", tmp_path, "--data", "digits", "--epochs", "30")
+    assert numbers["source"] == "digits"
+    runs = numbers["runs"]
+    assert list(runs) == ["MAP", "SGLD", "SGWORLD", "SGWORLD+BAOAB", "the same, T = 0.03"]
+    for run in runs.values():
+        assert run["together"]["accuracy"] > 0.95
+        assert run["nll"]["mean"] < 0.3
+        # it is less sure of what is no digit
+        assert run["entropy_rotated"]["mean"] > 0 < run["entropy"]["mean"]
+    baoab = runs["SGWORLD+BAOAB"]
+    assert baoab["r_hat"][0] < 1.1
+    assert baoab["entropy_rotated"]["mean"] > baoab["entropy"]["mean"]
+    assert baoab["curve"]["epoch"] == list(range(11, 31))
+    for name in ("curves", "calibration", "digits", "weights"):
+        assert is_image(tmp_path / f"mnist_{name}.png")
+    data = az.from_netcdf(tmp_path / "mnist.nc")
+    posterior = data["posterior"]
+    assert posterior["probability"].shape == (4, 20, 100, 10)
+    np.testing.assert_allclose(posterior["probability"].sum("digit"), 1, rtol=1e-4)
+    assert posterior.attrs["scheme"] == "random_reshuffle"
+    assert posterior.attrs["integrator"] == "baoab"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of so many weights a left-out row moves too many for loo to be good
+        assert az.loo(data).n_data_points == 500
