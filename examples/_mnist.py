@@ -1,6 +1,7 @@
 """What the MNIST example measures: networks as NumPyro models, and scores of predicted class probabilities."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
