@@ -173,7 +173,7 @@ def print_tables(results):
 
 def save(path, mcmc, digits):
     """The run as ArviZ data: predictions for the first test digits, some weights, log-likelihood of some rows."""
-    dims = {"probability": ["image", "digit"], "weight": ["weight"], "log_likelihood": ["row"]}
+    dims = {"probability": ["image", "digit"], "weight": ["to_class"], "log_likelihood": ["row"]}
     data = to_inference_data(mcmc, dims=dims)
     kept = posterior_of(data)
     posterior = kept[["probability", "weight"]].isel(image=slice(SAVED_DIGITS))

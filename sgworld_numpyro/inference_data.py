@@ -73,6 +73,7 @@ def to_inference_data(
         return data
     engine, arguments = engine_of(mcmc, kernel), Arguments.of(mcmc._args, mcmc._kwargs)
     names = dims_of(engine.target, arguments) | dict(dims or {})
+    _check_dims(dims or {}, mcmc._states[mcmc._sample_field])
     data = az.from_numpyro(
         _without_slashes(mcmc),
         log_likelihood=False,
@@ -93,6 +94,16 @@ def to_inference_data(
         else:
             data.add_groups({"log_likelihood": group})
     return data
+
+
+def _check_dims(dims: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if a dimension has the name of a variable, which xarray would make its coordinate."""
+    for name, axes in dims.items():
+        for axis in axes:
+            if axis in values:
+                raise ValueError(
+                    f"dims={{{name!r}: {list(axes)}}}: {axis!r} is a variable; call the dimension otherwise."
+                )
 
 
 def _versions(mcmc):

@@ -188,6 +188,8 @@ def test_mnist_predicts_the_small_digits(tmp_path):
     posterior = data["posterior"]
     assert posterior["probability"].shape == (4, 20, 100, 10)
     np.testing.assert_allclose(posterior["probability"].sum("digit"), 1, rtol=1e-4)
+    assert posterior["weight"].shape == (4, 20, 4)
+    assert len(az.summary(data, var_names=["weight"])) == 4
     assert posterior.attrs["scheme"] == "random_reshuffle"
     assert posterior.attrs["integrator"] == "baoab"
     with warnings.catch_warnings():

@@ -282,3 +282,8 @@ def test_log_likelihood_wants_the_draws():
     assert list(to_inference_data(mcmc)["posterior"].data_vars) == ["first"]
     with pytest.raises(ValueError, match="kept other values"):
         to_inference_data(mcmc, log_likelihood=True)
+
+
+def test_a_dimension_is_not_called_as_a_site():
+    with pytest.raises(ValueError, match="call the dimension otherwise"):
+        to_inference_data(run(SGWORLD(model, 1e-3), draws=2), dims={"mean": ["mean"]})
