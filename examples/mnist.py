@@ -103,7 +103,7 @@ def measure(name, mcmc, seconds, epochs, warmup, digits, turned_at_end):
     kept = mcmc.get_samples(group_by_chain=True)
     probability, is_map = np.asarray(kept["probability"]), name == "MAP"
     turned = np.asarray(turned_at_end) if is_map else averages(mcmc)["rotated"].by_chain
-    by_chain = probability[:, -1] if is_map else probability.mean(1, dtype=float)
+    by_chain = probability[:, -1] if is_map else np.stack([draws.mean(0) for draws in probability])
     of_chains = [scores(p, digits.test_labels) for p in by_chain]
     for found, p, q in zip(of_chains, by_chain, turned, strict=True):
         found |= {"entropy": entropy(p), "entropy_rotated": entropy(q)}
@@ -114,8 +114,10 @@ def measure(name, mcmc, seconds, epochs, warmup, digits, turned_at_end):
     numbers["seconds"] = seconds
     first = 0 if is_map else warmup
     count = np.arange(1, probability.shape[1] + 1)
-    running = probability if is_map else np.cumsum(probability, 1, dtype=np.float32) / count[:, None, None]
-    curves = [[scores(p, digits.test_labels) for p in chain] for chain in running]
+    curves = []
+    for draws in probability:  # one chain at a time: all at once would take as much memory again
+        running = draws if is_map else np.cumsum(draws, 0) / count[:, None, None]
+        curves.append([scores(p, digits.test_labels) for p in running])
     numbers["curve"] = {
         "epoch": (first + count).tolist(),
         "seconds": ((first + count) * seconds / epochs).tolist(),
