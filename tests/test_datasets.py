@@ -2,6 +2,8 @@
 
 import gzip
 import importlib.util
+import io
+import sys
 
 import numpy as np
 import pytest
@@ -84,6 +86,23 @@ def test_a_damaged_file_is_named(elsewhere, suffix, content):
         mnist(cache=elsewhere)
 
 
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (gzip.compress(b"another file", mtime=0), ValueError),
+        (gzip.compress(b"x" * 99, mtime=0)[:-9], ConnectionError),
+        (b"\x1f\x8b\x08" + 40 * b"\xff", ConnectionError),
+        (b"<html>", ConnectionError),
+    ],
+    ids=["another", "cut", "garbled", "page"],
+)
+def test_of_a_bad_download_nothing_is_kept(elsewhere, monkeypatch, content, error):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **options: io.BytesIO(content))
+    with pytest.raises(error, match=r"mnist/train-images-idx3-ubyte\.gz"):
+        mnist("download", cache=elsewhere)
+    assert not elsewhere.exists()
+
+
 def test_nothing_half_written_stays(tmp_path, monkeypatch):
     def interrupted(number):
         raise KeyboardInterrupt
@@ -103,3 +122,49 @@ def test_the_package_of_real_digits_is_kept_as_idx_files(tmp_path, monkeypatch):
     for one, other in zip(first[:4], again[:4], strict=True):
         np.testing.assert_array_equal(one, other)
     assert first.test_labels[:5].tolist() == [7, 2, 1, 0, 4]  # as the published test set begins
+
+
+@pytest.mark.filterwarnings("ignore")  # of tensorflow-datasets, about itself
+def test_a_prepared_array_record_is_read_without_tensorflow(tmp_path, monkeypatch):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    from PIL import Image
+
+    images = np.random.default_rng(0).integers(256, size=(30, 28, 28), dtype=np.uint8)
+
+    class Mnist(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("3.0.1")
+        pkg_dir_path = tmp_path
+
+        def _info(self):
+            image, label = tfds.features.Image(shape=(28, 28, 1)), tfds.features.ClassLabel(num_classes=10)
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict({"image": image, "label": label})
+            )
+
+        def _split_generators(self, download_manager):
+            return {"train": self._generate_examples(range(20)), "test": self._generate_examples(range(20, 30))}
+
+        def _generate_examples(self, rows):
+            for row in rows:
+                picture = io.BytesIO()
+                Image.fromarray(images[row]).save(picture, "PNG")
+                picture.seek(0)
+                yield row, {"image": picture, "label": row % 10}
+
+    Mnist(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    digits = mnist(cache=tmp_path)
+    assert digits.source == "tfds"
+    assert "tensorflow" not in sys.modules
+    # it shuffles what it writes
+    for found, labels, rows in (
+        (digits.train_images, digits.train_labels, range(20)),
+        (digits.test_images, digits.test_labels, range(20, 30)),
+    ):
+        assert {image.tobytes() for image in found} == {images[row].tobytes() for row in rows}
+        for image, label in zip(found, labels, strict=True):
+            assert any(np.array_equal(image, images[row]) and label == row % 10 for row in rows)
+    (record,) = tmp_path.glob("mnist/3.0.1/mnist-test.array_record*")
+    record.write_bytes(record.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"3\.0\.1 is damaged"):
+        mnist(cache=tmp_path)

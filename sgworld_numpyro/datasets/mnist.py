@@ -1,11 +1,13 @@
 """MNIST from wherever this machine has it; never from the network unless that is asked for."""
 
 import gzip
+import http.client
 import importlib.util
 import os
 import urllib.error
 import urllib.request
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -171,7 +173,7 @@ def _from_download(directory: Path) -> Digits:
         try:
             with urllib.request.urlopen(address, timeout=DOWNLOAD_TIMEOUT) as answer:
                 contents[name] = gzip.decompress(answer.read())
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, http.client.HTTPException, zlib.error) as error:
             raise ConnectionError(f"{address} did not arrive ({error}); nothing was written.") from error
         idx.checked(contents[name], name, f"{address} is not what was published")
     _save(directory, contents)
