@@ -21,6 +21,17 @@ def parse(description, argv, add_options=None):
     return options
 
 
+def at_least(least):
+    """The type of a whole number for ``add_argument`` that is not smaller than ``least``."""
+
+    def number(text):
+        if (found := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"{found} is too few; want {least} or more")
+        return found
+
+    return number
+
+
 def write_json(path, numbers):
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from _common import parse, write_json
+from _common import at_least, parse, write_json
 from _mnist import NETWORKS, SITE, entropy, initial_weights, make_model, prior_scales, scores
 from _mnist_figures import draw_calibration, draw_curves, draw_digits, draw_weights
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
@@ -202,7 +202,7 @@ def add_options(parser):
     parser.add_argument("--data", metavar="SOURCE", help="a source of datasets.mnist(), by default the first at hand")
     parser.add_argument("--network", choices=NETWORKS, default="mlp")
     parser.add_argument(
-        "--epochs", type=int, help="passes over the data of each chain, by default 60; a third is warm-up"
+        "--epochs", type=at_least(6), help="passes over the data of each chain, by default 60; a third is warm-up"
     )
 
 

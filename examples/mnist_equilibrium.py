@@ -13,7 +13,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _common import parse, write_json
+from _common import at_least, parse, write_json
 from _mnist import NETWORKS, initial_weights, make_model
 from _mnist_figures import draw_currents, draw_theorem
 from numpyro.infer import MCMC
@@ -164,8 +164,8 @@ def print_table(results):
 
 def add_options(parser):
     parser.add_argument("--data", metavar="SOURCE", help="a source of datasets.mnist(), by default the first at hand")
-    parser.add_argument("--rows", type=int, default=5000, help="training digits to use")
-    parser.add_argument("--epochs", type=int, help="passes to record without replacement, 2000 by default")
+    parser.add_argument("--rows", type=at_least(100), default=5000, help="training digits to use")
+    parser.add_argument("--epochs", type=at_least(100), help="passes to record without replacement, 2000 by default")
 
 
 def main(argv=None):

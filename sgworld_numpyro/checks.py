@@ -129,11 +129,16 @@ def checked_callable(argument: str, function: Any) -> Callable:
         TypeError: if it cannot be called.
     """
     if not callable(function):
-        what = (
-            "a NumPyro model, a function" if argument == "model" else "a function of numpyro.infer, init_to_median say"
-        )
-        raise TypeError(f"{argument}={function!r:.60} cannot be called; pass {what}.")
+        raise TypeError(f"{argument}={function!r:.60} cannot be called; pass {_FUNCTIONS[argument]}.")
     return function
+
+
+_FUNCTIONS = {
+    "model": "a NumPyro model, a function",
+    "init_strategy": "a function of numpyro.infer, init_to_median say",
+    "keep": "a function of the constrained values by site, to a dictionary",
+    "average": "a function of the constrained values by site, to a dictionary",
+}
 
 
 def checked_temperature(temperature: float) -> float:

@@ -133,6 +133,17 @@ class FullDataModel:
         return f"FullDataModel({self.model!r})"
 
 
+class with_dots(Messenger):
+    """Run a model with dots for the slashes in the names of its sites and plates."""
+
+    def process_message(self, msg):
+        if msg.get("name"):
+            msg["name"] = msg["name"].replace("/", ".")
+        if msg.get("cond_indep_stack"):
+            frames = msg["cond_indep_stack"]
+            msg["cond_indep_stack"] = [frame._replace(name=frame.name.replace("/", ".")) for frame in frames]
+
+
 def is_numeric_array(leaf) -> bool:
     """Whether a leaf of the model's arguments is data that JAX can hold."""
     if isinstance(leaf, jax.Array):

@@ -22,6 +22,7 @@ class Kept(NamedTuple):
     - **values** - of ``keep``, at the last draw.
     - **draws** - how many the averages are of, those that thinning leaves out included.
     - **mean** - of each value of ``average``.
+    - **lost** - what rounding added to the means too much, to be taken off at the next draw (Kahan 1965).
     - **squares** - sums of the squared distances from the mean.
     """
 
@@ -29,6 +30,7 @@ class Kept(NamedTuple):
     values: dict[str, Array]
     draws: Array
     mean: dict[str, Array]
+    lost: dict[str, Array]
     squares: dict[str, Array]
 
 
@@ -57,30 +59,52 @@ class Keeping:
         """
         values, mean = _zeros("keep", self.keep, example), _zeros("average", self.average, example)
         mean = {name: value.astype(jnp.promote_types(value.dtype, jnp.float32)) for name, value in mean.items()}
-        return Kept(jnp.int32(warmup), values, jnp.int32(0), mean, mean)
+        return Kept(jnp.int32(warmup), values, jnp.int32(0), mean, mean, mean)
 
     def after(self, draw: Callable[[], dict[str, Array]], counts: Array, kept: Kept) -> Kept:
         """What is kept after one more sample.
 
         Args:
             draw: makes the constrained values by site.
-            counts: whether the warm-up is over; not batched over chains, so that nothing is computed before.
+            counts: whether the warm-up is over; not batched over chains, so that nothing is averaged before.
             kept: so far.
+
+        Raises:
+            ValueError: if ``kept`` is of a kernel with other functions.
         """
-        if self.keep is None and self.average is None:
+        if self.keep is not None:
+            values = _arrays(self.keep(draw()))
+            _check_same("keep", values, kept.values if kept else {})
+            kept = kept._replace(values=values)
+        elif kept:
+            _check_same("keep", {}, kept.values)
+        if self.average is None:
+            _check_same("average", {}, kept.mean if kept else {})
             return kept
+        average = self.average
 
         def with_draw(kept):
-            sites = draw()
-            values = kept.values if self.keep is None else _arrays(self.keep(sites))
-            draws, mean, squares = kept.draws + 1, dict(kept.mean), dict(kept.squares)
-            for name, value in ({} if self.average is None else _arrays(self.average(sites))).items():
-                step = value - mean[name]
-                mean[name] += step / draws
-                squares[name] += step * (value - mean[name])
-            return Kept(kept.warmup, values, draws, mean, squares)
+            values = _arrays(average(draw()))
+            _check_same("average", values, kept.mean if kept else {})
+            draws, mean, lost, squares = kept.draws + 1, {}, {}, {}
+            for name, value in values.items():
+                before = kept.mean[name]
+                step = value - before
+                small = step / draws - kept.lost[name]
+                mean[name] = before + small
+                lost[name] = (mean[name] - before) - small
+                squares[name] = kept.squares[name] + step * (value - mean[name])
+            return Kept(kept.warmup, kept.values, draws, mean, lost, squares)
 
         return lax.cond(counts, with_draw, lambda kept: kept, kept)
+
+
+def _check_same(argument, values, before):
+    if values.keys() != before.keys():
+        raise ValueError(
+            f"the state to go on from is of a kernel whose {argument} made {', '.join(sorted(before)) or 'nothing'}, "
+            f"and this kernel's makes {', '.join(sorted(values)) or 'nothing'}: warm up and run with the same kernel."
+        )
 
 
 def _zeros(argument, function, example):

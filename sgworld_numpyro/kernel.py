@@ -203,7 +203,13 @@ class StochasticGradientKernel(MCMCKernel):
         return state
 
     def wrap_model(self, wrapper: Callable) -> "StochasticGradientKernel":
-        """A copy of this kernel for ``wrapper(model)``."""
+        """A copy of this kernel for ``wrapper(model)``.
+
+        Raises:
+            ValueError: if this kernel has ``keep``: who asks, as ``Gibbs`` does, wants the latent sites of every draw.
+        """
+        if self._keeping.keep is not None:
+            raise ValueError("a kernel with keep=... keeps no latent sites, which Gibbs wants; use average=... there.")
         kernel = copy.copy(self)
         kernel._model = wrapper(self._model)
         kernel._forget()

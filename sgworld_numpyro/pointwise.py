@@ -18,10 +18,10 @@ MAX_BYTES = 2**31
 
 
 def chosen_rows(target: Target, rows: Any) -> dict[str, np.ndarray]:
-    """Row numbers by plate, of what ``log_likelihood`` of ``to_inference_data`` was given.
+    """Row numbers by plate, in ascending order, of what ``log_likelihood`` of ``to_inference_data`` was given.
 
     Raises:
-        ValueError: for rows that the plates do not have, or numbers that could be of several plates.
+        ValueError: for rows that the plates do not have, numbers that repeat, or that could be of several plates.
     """
     every: dict[str, Any] = {plate.name: np.arange(plate.size) for plate in target.plates}
     if rows is True:
@@ -41,7 +41,9 @@ def chosen_rows(target: Target, rows: Any) -> dict[str, np.ndarray]:
             raise ValueError(f"rows of {name!r} must be a list of whole numbers; they are {numbers!r}.")
         if found.min() < 0 or found.max() >= size:
             raise ValueError(f"rows of {name!r} go from {found.min()} to {found.max()}; it has rows 0 to {size - 1}.")
-        every[name] = found
+        every[name] = np.unique(found)  # sorted
+        if len(every[name]) < len(found):
+            raise ValueError(f"rows of {name!r} repeat: {len(found)} numbers, {len(every[name])} of them different.")
     return every
 
 
@@ -54,7 +56,7 @@ def log_likelihood(
         target: what is known of the model.
         arguments: the model's.
         draws: constrained values by site, of shape (draw, ...).
-        rows: row numbers by plate.
+        rows: row numbers by plate, in ascending order.
 
     Returns:
         Arrays (draw, ...), the rows along the plates' axes.
@@ -66,17 +68,19 @@ def log_likelihood(
     count = len(rows[longest])
     length = min(BLOCK_ROWS, count)
 
-    def at_draw(values, numbers):
-        args, kwargs = arguments.unflatten()
+    def at_draw(values, numbers, arrays):
+        args, kwargs = arguments.with_arrays(arrays).unflatten()
         model = at_rows(target.model, {**{k: jnp.asarray(v) for k, v in rows.items()}, longest: numbers})
         sites = trace(substitute(seed(model, random.key(0)), values)).get_trace(*args, **kwargs)
         observed = {name: s for name, s in sites.items() if s["type"] == "sample" and s["is_observed"]}
         axes.update({name: _axis(site, longest) for name, site in observed.items()})
         return {name: site["fn"].log_prob(site["value"]) for name, site in observed.items()}
 
+    # as arguments of the compiled function; a model that looks at its data's values must have them as they are
+    data = {number: jnp.asarray(arguments.leaves[number]) for number in arguments.arrays} if target.abstract else {}
     axes: dict[str, int | None] = {}
     one = {name: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for name, v in draws.items()}
-    shapes = jax.eval_shape(at_draw, one, jax.ShapeDtypeStruct((length,), jnp.int32))
+    shapes = jax.eval_shape(at_draw, one, jax.ShapeDtypeStruct((length,), jnp.int32), data)
     number = len(next(iter(draws.values())))
     size = sum(
         number * leaf.size * leaf.dtype.itemsize * (count / length if axes[name] is not None else 1)
@@ -87,12 +91,12 @@ def log_likelihood(
             f"the log-likelihood of {count} rows at {number} draws takes {size / 2**30:.1f} GiB; name some rows, "
             "log_likelihood=range(0, N, 100), or thin the draws."
         )
-    block = jax.jit(lambda draws, numbers: lax.map(lambda values: at_draw(values, numbers), draws))
+    block = jax.jit(lambda draws, *others: lax.map(lambda values: at_draw(values, *others), draws))
     parts = []
     for start in range(0, count, length):
         numbers = rows[longest][start : start + length]
         padded = np.resize(numbers, length)  # one shape, one compilation
-        found = jax.device_get(block(draws, jnp.asarray(padded, jnp.int32)))
+        found = jax.device_get(block(draws, jnp.asarray(padded, jnp.int32), data))
         parts.append({name: _cut(array, axes[name], len(numbers)) for name, array in found.items()})
     return {
         name: parts[0][name] if axis is None else np.concatenate([part[name] for part in parts], axis)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import MCMC
 
+from sgworld_numpyro.dependence import influences
 from sgworld_numpyro.handlers import FullDataModel
 from sgworld_numpyro.keeping import Kept
 
@@ -19,10 +20,11 @@ class Average(NamedTuple):
 
     Attributes:
         mean: over chains and draws.
-        sd: of a draw.
+        sd: of a draw; NaN of one draw a chain.
         error: standard error of ``mean``, from the differences between chains; NaN of one chain.
         r_hat: √(variance of draws estimated with the chains' means / mean variance within chains), which Gelman and
-            Rubin (1992) call the potential scale reduction; NaN of one chain, or of a value that does not move.
+            Rubin (1992) call the potential scale reduction; NaN of one chain, of one draw a chain, or of a value that
+            does not move, and infinite of one that each chain keeps at its own.
         by_chain: the means, chains first.
     """
 
@@ -43,20 +45,33 @@ def predictor(model: Callable, *args, sites: str | Sequence[str], **kwargs) -> C
         kwargs: its keyword arguments.
 
     Raises:
-        ValueError: when called, if the model has no such site, or would draw its value at random.
+        ValueError: when called, if the model has no such site, or would draw at random what its value depends on.
     """
     wanted = [sites] if isinstance(sites, str) else list(sites)
     whole = FullDataModel(model)
 
     def predict(values):
-        made = trace(substitute(seed(whole, random.key(0)), values)).get_trace(*args, **kwargs)
-        for name in wanted:
-            if name not in made:
-                raise ValueError(f"the model has no site {name!r}; it has {', '.join(map(str, made))}.")
-            site = made[name]
-            if site["type"] == "sample" and not site["is_observed"] and name not in values:
-                raise ValueError(f"site {name!r} would be drawn at random, always alike: name a deterministic site.")
-        return {name: made[name]["value"] for name in wanted}
+        def latent(site):  # deterministic sites are to be computed anew
+            return values.get(site["name"]) if site["type"] == "sample" else None
+
+        def at(key):
+            made = trace(substitute(seed(whole, key), substitute_fn=latent)).get_trace(*args, **kwargs)
+            drawn = [s for s in made.values() if s["type"] == "sample" and not s["is_observed"]]
+            unknown.update(s["name"] for s in drawn if s["name"] not in values)
+            for name in wanted:
+                if name not in made:
+                    raise ValueError(f"the model has no site {name!r}; it has {', '.join(map(str, made))}.")
+            return {name: made[name]["value"] for name in wanted}
+
+        unknown: set[str] = set()
+        key = random.key(0)
+        for name, labels in influences(at, key, frozenset(["key"])).items():
+            if labels:
+                raise ValueError(
+                    f"site {name!r} would be drawn at random, always alike, or depends on what is: the run has no "
+                    f"values of {', '.join(sorted(unknown)) or 'some'}. Name a site that follows from its latent sites."
+                )
+        return at(key)
 
     return predict
 
@@ -82,7 +97,7 @@ def averages(mcmc: MCMC) -> dict[str, Average]:
         chains = len(means)
         within = squares.mean(0) / (count - 1) if count > 1 else np.full(means.shape[1:], np.nan)
         between = means.var(0, ddof=1) if chains > 1 else np.full(means.shape[1:], np.nan)
-        spread = np.nan_to_num(between) + within * (count - 1) / count
+        spread = np.nan_to_num(between) + within * (count - 1) / count  # NaN of one draw a chain
         with np.errstate(divide="ignore", invalid="ignore"):
             r_hat = np.where(chains > 1, np.sqrt(spread / within), np.nan)
         return Average(means.mean(0), np.sqrt(spread), np.sqrt(between / chains), r_hat, means)

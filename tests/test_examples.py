@@ -177,10 +177,9 @@ def test_mnist_predicts_the_small_digits(tmp_path):
         assert run["together"]["accuracy"] > 0.95
         assert run["nll"]["mean"] < 0.3
         # it is less sure of what is no digit
-        assert run["entropy_rotated"]["mean"] > 0 < run["entropy"]["mean"]
+        assert run["entropy_rotated"]["mean"] > run["entropy"]["mean"] > 0
     baoab = runs["SGWORLD+BAOAB"]
     assert baoab["r_hat"][0] < 1.1
-    assert baoab["entropy_rotated"]["mean"] > baoab["entropy"]["mean"]
     assert baoab["curve"]["epoch"] == list(range(11, 31))
     for name in ("curves", "calibration", "digits", "weights"):
         assert is_image(tmp_path / f"mnist_{name}.png")

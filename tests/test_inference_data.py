@@ -11,6 +11,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro.handlers import scope
 from numpyro.infer import MCMC, NUTS
 
 from diagnostics import what_did_it_cost
@@ -187,6 +188,8 @@ def test_another_sampler_has_no_settings(tmp_path):
     assert attrs.keys() >= VERSIONS | {"num_warmup", "thinning"}
     assert {"scheme", "step_size", "steps_per_sample", "samples_before"}.isdisjoint(attrs)
     assert labelled.positions(data).shape == (1, 12, 2)
+    with pytest.raises(ValueError, match="of a run of NUTS want log_likelihood=True"):
+        to_inference_data(run_nuts(whole), log_likelihood=[0, 1])
 
 
 def run_nuts(whole):
@@ -241,6 +244,28 @@ def test_dimensions_are_the_plates_and_slashes_are_dots(tmp_path):
     assert len(json.loads(posterior.attrs["noise_key"])) == len(json.loads(posterior.attrs["shuffle_key"])) == 2
 
 
+def test_slashes_of_a_scope_become_dots_and_rows_keep_their_labels(tmp_path):
+    def inside(x):
+        """Takes the rows of NumPy data by the plate's indices."""
+        mean = numpyro.sample("mean", dist.Normal(0, 10).expand([2]).to_event(1))
+        with numpyro.plate("rows", len(x), subsample_size=10) as rows:
+            numpyro.sample("obs", dist.Normal(mean, 1).to_event(1), obs=x[rows])
+
+    mcmc = run(SGWORLD(scope(inside, prefix="net"), 1e-3), np.asarray(ROWS), draws=4)
+    labels = [f"r{n}" for n in range(60)]
+    data = to_inference_data(
+        mcmc, log_likelihood=list(range(59, -1, -1)), coords={"net/rows": labels}, dims={"net/mean": ["net/axis"]}
+    )
+    data.to_netcdf(tmp_path / "run.nc")
+    data = az.from_netcdf(tmp_path / "run.nc")
+    assert data["posterior"]["net.mean"].dims == ("chain", "draw", "net.axis")
+    assert data["observed_data"]["net.obs"].dims[0] == "net.rows"
+    found = data["log_likelihood"]["net.obs"]
+    assert list(found["net.rows"].values) == list(data["observed_data"]["net.rows"].values) == labels
+    expected = dist.Normal(mcmc.get_samples()["net/mean"][:, None], 1).to_event(1).log_prob(ROWS)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4)
+
+
 def test_log_likelihood_in_blocks_is_the_one_in_whole(monkeypatch):
     mcmc = run(SGWORLD(model, 1e-3))
     whole = to_inference_data(mcmc, log_likelihood=True)["log_likelihood"]["obs"]
@@ -257,6 +282,7 @@ def test_log_likelihood_in_blocks_is_the_one_in_whole(monkeypatch):
         ([-1], "from -1"),
         ([0.5], "whole numbers"),
         ([], "whole numbers"),
+        ([3] * 60, "repeat"),
         ({"row": [1]}, "has rows"),
     ],
 )
@@ -278,8 +304,11 @@ def test_log_likelihood_of_several_plates(monkeypatch):
 
 
 def test_log_likelihood_wants_the_draws():
-    mcmc = run(SGWORLD(model, 1e-3, keep=lambda values: {"first": values["mean"][0]}))
-    assert list(to_inference_data(mcmc)["posterior"].data_vars) == ["first"]
+    mcmc = run(
+        SGWORLD(groups_and_modules, 1e-3, keep=lambda values: {"effect": values["effect"][:2]}), ROWS, ROWS[:, 0]
+    )
+    data = to_inference_data(mcmc, coords={"group": ["a", "b", "c"]})
+    assert data["posterior"]["effect"].shape == (1, 12, 2)  # no longer the plate's three
     with pytest.raises(ValueError, match="kept other values"):
         to_inference_data(mcmc, log_likelihood=True)
 
@@ -287,3 +316,5 @@ def test_log_likelihood_wants_the_draws():
 def test_a_dimension_is_not_called_as_a_site():
     with pytest.raises(ValueError, match="call the dimension otherwise"):
         to_inference_data(run(SGWORLD(model, 1e-3), draws=2), dims={"mean": ["mean"]})
+    with pytest.raises(ValueError, match=r"want a list of names, \['axis'\]"):
+        to_inference_data(run(SGWORLD(model, 1e-3), draws=2), dims={"mean": "axis"})

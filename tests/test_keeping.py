@@ -10,9 +10,11 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.infer import MCMC
+from jax import lax
+from numpyro.infer import MCMC, NUTS, Gibbs
 
 from sgworld_numpyro import SGWORLD, averages, predictor
+from sgworld_numpyro.keeping import Keeping
 
 X = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
 Y = (X @ np.float32([1, -1])).astype(np.float32)
@@ -88,6 +90,74 @@ def test_averages_go_on_when_a_run_is_resumed():
     pickle.loads(pickle.dumps(mcmc.last_state))
 
 
+def test_a_run_goes_on_only_with_the_same_kernel():
+    for before, after, message in (
+        ({}, {"keep": predict}, "whose keep made nothing, and this kernel's makes mean"),
+        ({}, {"average": predict}, "average made nothing"),
+        ({"average": both}, {"average": predict}, "made both, and this kernel's makes mean"),
+        ({"average": both}, {}, "makes nothing"),
+    ):
+        mcmc = MCMC(SGWORLD(model, 1e-3, **after), num_warmup=5, num_samples=12, progress_bar=False)
+        mcmc.post_warmup_state = run(**before).last_state
+        with pytest.raises(ValueError, match=message):
+            mcmc.run(jax.random.key(0), X, Y)
+
+
+def test_the_warm_up_is_kept_too_if_it_is_collected():
+    mcmc = MCMC(SGWORLD(model, 1e-3, keep=both, average=both), num_warmup=5, num_samples=12, progress_bar=False)
+    mcmc.warmup(jax.random.key(1), X, Y, collect_warmup=True)
+    kept = mcmc.get_samples()["both"]
+    assert len(np.unique(kept, axis=0)) == 5
+    with pytest.raises(ValueError, match="no draw was taken"):
+        averages(mcmc)
+
+
+def test_means_of_long_runs_lose_nothing_to_rounding():
+    """In single precision an update of less than half a unit in the last place would be dropped."""
+    n = 100_000
+    x = (1000 + np.random.default_rng(0).normal(size=n)).astype(np.float32)
+    keeping = Keeping(None, lambda values: values)
+    kept = keeping.start({"x": jnp.float32(0)}, 0)
+    add = jax.jit(lambda kept: lax.scan(lambda k, v: (keeping.after(lambda: {"x": v}, True, k), None), kept, x)[0])
+    kept = add(kept)
+    assert abs(kept.mean["x"] - np.mean(x, dtype=float)) < 1e-4  # a unit in the last place is 6e-5, sd/√n 3e-3
+    np.testing.assert_allclose(kept.squares["x"], np.var(x, dtype=float) * n, rtol=1e-3)
+
+
+def test_predictions_are_all_of_the_new_data():
+    """A deterministic site outside the plate, whose value at the training data comes with the draws, is one of them."""
+
+    def centred(x, y=None):
+        w = numpyro.sample("w", dist.Normal(0, 1).expand([2]).to_event(1))
+        total = numpyro.deterministic("total", x.sum(0) @ w)
+        numpyro.deterministic("twice", 2 * total)
+        with numpyro.plate("rows", len(x), subsample_size=10):
+            mean = numpyro.subsample(jnp.asarray(x), event_dim=1) @ w
+            noisy = numpyro.sample(
+                "obs", dist.Normal(mean, 1), obs=y if y is None else numpyro.subsample(y, event_dim=0)
+            )
+            numpyro.deterministic("doubled", 2 * noisy)
+
+    mcmc = MCMC(
+        SGWORLD(centred, 1e-3, keep=predictor(centred, NEW, sites=["total", "twice"]), average=lambda v: {"w": v["w"]}),
+        num_warmup=0,
+        num_samples=1,
+        progress_bar=False,
+    )
+    mcmc.run(jax.random.key(0), X, Y)
+    total = NEW.sum(0) @ averages(mcmc)["w"].mean
+    np.testing.assert_allclose(mcmc.get_samples()["total"], [total], rtol=1e-5)
+    np.testing.assert_allclose(mcmc.get_samples()["twice"], [2 * total], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"'doubled' would be drawn at random.* no values of obs"):
+        predictor(centred, NEW, sites="doubled")({"w": jnp.ones(2)})
+
+
+def test_gibbs_wants_latent_sites():
+    kernel = SGWORLD(model, 1e-3, keep=both)
+    with pytest.raises(ValueError, match="which Gibbs wants"):
+        Gibbs([(kernel, ["w"]), (NUTS(kernel.model), ["scale"])])
+
+
 def test_arviz_has_what_was_kept():
     mcmc = run(2, draws=40, keep=predict)
     data = az.from_numpyro(mcmc, log_likelihood=False)
@@ -105,7 +175,7 @@ def test_arviz_has_what_was_kept():
         (lambda v: {}, ValueError, "leave it out"),
         (predictor(model, NEW, sites="means"), ValueError, "no site 'means'; it has w, scale"),
         (predictor(model, NEW, sites=["obs"]), ValueError, "drawn at random"),
-        ("w", TypeError, "callable|function"),
+        ("w", TypeError, "constrained values by site"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(argument, function, error, message):

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import os
 import struct
-import tempfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -70,7 +69,7 @@ def checked(content: bytes, name: str, complaint: str, remedy: str = "") -> np.n
     for published in FILES[name]:
         if found == published.sha256:
             header = 4 * (1 + len(published.shape))
-            return np.frombuffer(content, np.uint8, offset=header).reshape(published.shape)
+            return np.frombuffer(content, np.uint8, offset=header).reshape(published.shape).copy()  # not read-only
     sizes = " or ".join(f"{np.prod(p.shape) + 4 * (1 + len(p.shape)):,}" for p in FILES[name])
     raise ValueError(
         f"{complaint}: {len(content):,} bytes with SHA-256 {found[:12]}…; the published content has {sizes} bytes and "
@@ -86,13 +85,13 @@ def content_of(array: np.ndarray) -> bytes:
 def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -83,6 +83,11 @@ def mnist(source: str | None = None, *, cache: Path | str | None = None) -> Digi
             raise FileNotFoundError(f"MNIST is not to be had from {source!r}: {reason}") from None
     missing: list[str] = []
     for name, layer in layers.items():
+        try:
+            digits = layer(directory)
+        except _NotHere as reason:
+            missing.append(f"{name}, {reason}")
+            continue
         if name == "digits":
             warnings.warn(
                 "MNIST is not on this machine, so these are scikit-learn's 1797 digits of 8 × 8 pixels. Install the "
@@ -90,10 +95,7 @@ def mnist(source: str | None = None, *, cache: Path | str | None = None) -> Digi
                 f"Not at hand: {'; '.join(missing)}.",
                 stacklevel=2,
             )
-        try:
-            return layer(directory)
-        except _NotHere as reason:
-            missing.append(f"{name}, {reason}")
+        return digits
     raise FileNotFoundError(f"no digits are on this machine: {'; '.join(missing)}.")
 
 
@@ -146,7 +148,7 @@ def _from_wheel(directory: Path) -> Digits:
         from PIL import Image
 
         with Image.open(picture) as image:
-            pixels = np.asarray(image)
+            pixels = np.array(image)
         one_hot = np.fromfile(classes, np.uint8).reshape(-1, 10)
     except ImportError as error:
         raise _NotHere("pillow is not installed: pip install 'sgworld_numpyro[mnist]'") from error
@@ -167,7 +169,7 @@ def _from_wheel(directory: Path) -> Digits:
 
 
 def _from_download(directory: Path) -> Digits:
-    contents = {}
+    contents, arrays = {}, []
     for name in idx.FILES:
         address = f"{URL}{name}.gz"
         try:
@@ -175,15 +177,15 @@ def _from_download(directory: Path) -> Digits:
                 contents[name] = gzip.decompress(answer.read())
         except (OSError, EOFError, http.client.HTTPException, zlib.error) as error:
             raise ConnectionError(f"{address} did not arrive ({error}); nothing was written.") from error
-        idx.checked(contents[name], name, f"{address} is not what was published")
-    _save(directory, contents)
-    return _from_idx(directory)._replace(source="download")
+        arrays.append(idx.checked(contents[name], name, f"{address} is not what was published"))
+    _save(directory, contents, replace=True)
+    return Digits._make([*arrays, "download"])
 
 
-def _save(directory: Path, contents: dict[str, bytes]) -> None:
-    """Keep what was unpacked; files that are there already, of whatever kind, are left alone."""
+def _save(directory: Path, contents: dict[str, bytes], replace: bool = False) -> None:
+    """Keep what was unpacked; files that are there already, of whatever kind, are left alone or replaced."""
     for name, content in contents.items():
-        if idx.find(directory, name) is None:
+        if replace or idx.find(directory, name) is None:
             try:
                 idx.write(directory / name, content)
             except OSError as error:
