@@ -1,5 +1,7 @@
 """What the MNIST example measures: networks as NumPyro models, and scores of predicted class probabilities."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,10 +18,12 @@ BINS = 15  # of the expected calibration error
 class MLP(linen.Module):
     """One hidden layer of 100 units."""
 
+    activation: Callable = linen.relu
+
     @linen.compact
     def __call__(self, x):
         x = x.reshape(*x.shape[:-2], -1)
-        x = linen.relu(linen.Dense(100)(x))
+        x = self.activation(linen.Dense(100)(x))
         return linen.Dense(CLASSES)(x)
 
 
