@@ -156,20 +156,25 @@ def draw_theorem(path, found, lengths):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.4, 8.4), layout="constrained")
+    labels = [f"stretches of {length}" if length > 1 else "single draws" for length in lengths]
+    lines = {}
     for axes, (name, (_, theorems)) in zip(figure.subplots(2, 2).flat, found.items(), strict=True):
         reach = 0.0
-        for color, length, histogram in zip(COLORS[1:], lengths, theorems.histograms, strict=False):
+        for color, label, histogram in zip(COLORS[1:], labels, theorems.histograms, strict=False):
             seen = np.isfinite(histogram.log_ratio) & (histogram.log_ratio_error < 1)
             if seen.any():
                 x, y, error = histogram.centres[seen], histogram.log_ratio[seen], histogram.log_ratio_error[seen]
-                axes.errorbar(x, y, error, fmt="o", ms=3.5, lw=1, color=color, label=f"{length} draws")
+                lines[label] = axes.errorbar(x, y, error, fmt="o", ms=3.5, lw=1, color=color)
                 reach = max(reach, float(x.max()))
         if reach:
-            axes.plot([0, reach], [0, reach], "k", lw=1, ls=(0, (4, 4)), label="slope 1")
-            axes.legend(frameon=False, fontsize=8, title="stretches of", alignment="left")
+            (lines["slope 1"],) = axes.plot([0, reach], [0, reach], "k", lw=1, ls=(0, (4, 4)))
         else:
             axes.text(0.5, 0.5, "too few reversals", transform=axes.transAxes, ha="center")
         axes.set(xlabel="σ, nats", ylabel="ln P(σ) / P(−σ)")
         axes.set_title(name, fontsize=10, loc="left")
         _bare(axes)
+    order = [label for label in (*labels, "slope 1") if label in lines]
+    figure.legend(
+        [lines[label] for label in order], order, frameon=False, fontsize=9, ncols=5, loc="outside upper center"
+    )
     _save(figure, path)

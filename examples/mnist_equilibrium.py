@@ -84,7 +84,10 @@ def project(axes):
 
 
 def minimum(model, data, start):
-    """Weights at a minimum near ``start``; in double precision, or the softest directions would not converge."""
+    """Weights at a minimum near ``start``, and the largest component of the gradient there.
+
+    In double precision, or the softest directions would not converge.
+    """
     position, unravel = ravel_pytree(start)
     with jax.enable_x64(True):
         potential = row_potential(model, *data)
@@ -102,7 +105,7 @@ def minimum(model, data, start):
             options={"maxiter": 10_000, "maxcor": 30, "ftol": 0, "gtol": 1e-4},
         )
     print(f"L-BFGS: {found.nit} iterations, the largest component of the gradient is {abs(found.jac).max():.1e} nats.")
-    return unravel(jnp.asarray(found.x, jnp.float32))
+    return unravel(jnp.asarray(found.x, jnp.float32)), float(abs(found.jac).max())
 
 
 def trajectory(mcmc):
@@ -188,9 +191,10 @@ def main(argv=None):
     start = initial_weights(network, np.float32(images[:1]), jax.random.key(options.seed))
     model = make_model(network, dict.fromkeys(start, 1 / np.sqrt(WEIGHT_DECAY * rows)), batch_size, images.shape[1:])
     print(f"Digits of {source}: N = {rows}, B = {batch_size}. Looking for a minimum ...", flush=True)
-    start = minimum(model, data, start)
+    start, gradient = minimum(model, data, start)
     predicted = predictor(model, images, sites="probability")(start)["probability"].argmax(-1)
-    print(f"There it tells {np.mean(np.asarray(predicted) == labels):.1%} of its digits.")
+    accuracy = float(np.mean(np.asarray(predicted) == labels))
+    print(f"There it tells {accuracy:.1%} of its digits.")
     start = jax.tree.map(lambda w: jnp.stack([w] * CHAINS), start)
     step = LEARNING_RATE / rows
     relaxing = epochs // 3
@@ -228,7 +232,7 @@ def main(argv=None):
     draw_theorem(options.out / "mnist_fluctuation_theorem.png", found, LENGTHS)
     files = ["mnist_currents.png", "mnist_fluctuation_theorem.png", *(f"{file}.nc" for file in FILES.values())]
     print(f"\nFigures and runs: {', '.join(str(options.out / file) for file in files)}")
-    numbers = {"source": source, "rows": rows, "runs": results}
+    numbers = {"source": source, "rows": rows, "minimum": {"gradient": gradient, "accuracy": accuracy}, "runs": results}
     write_json(options.json, numbers)
     return numbers
 

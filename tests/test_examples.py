@@ -7,8 +7,12 @@ import warnings
 from pathlib import Path
 
 import arviz as az
+import jax
 import numpy as np
 import pytest
+from numpyro.infer import MCMC
+
+from sgworld_numpyro import SGWORLD, datasets, predictor
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SETTINGS = {"scheme", "integrator", "step_size", "batch_size", "num_rows", "steps_per_sample"}
@@ -95,6 +99,7 @@ def test_gaussian_mean_saves_two_runs_and_a_figure(gaussian_mean):
     assert (sgworld.attrs["scheme"], sgld.attrs["scheme"]) == ("random_reshuffle", "with_replacement")
 
 
+@pytest.mark.laws
 def test_logistic_regression_agrees_with_nuts(logistic_regression):
     """Within the example's own tolerances, to five Monte Carlo errors."""
     _, numbers = logistic_regression
@@ -108,6 +113,7 @@ def test_logistic_regression_agrees_with_nuts(logistic_regression):
     assert max(run["sd_ratio_error"]) < 0.1
 
 
+@pytest.mark.laws
 def test_logistic_regression_takes_its_temperature(logistic_regression):
     """Within what tuning allows the variance, to five errors, and with an error that tells 1 from 1.1."""
     _, numbers = logistic_regression
@@ -116,6 +122,7 @@ def test_logistic_regression_takes_its_temperature(logistic_regression):
     assert error < 0.02
 
 
+@pytest.mark.laws
 def test_logistic_regression_saves_a_tuned_run_and_a_figure(logistic_regression):
     directory, numbers = logistic_regression
     assert is_image(directory / "logistic_regression.png")
@@ -130,6 +137,7 @@ def test_logistic_regression_saves_a_tuned_run_and_a_figure(logistic_regression)
         assert np.isfinite(statistics[name].values).all()
 
 
+@pytest.mark.laws
 def test_nonlinear_regression_measures_what_is_predicted(tmp_path, capsys, monkeypatch):
     """Plain SGD against theory to five standard errors, the files, and what ``--data`` refuses."""
     numbers = run_quickly("nonlinear_regression", tmp_path)
@@ -166,6 +174,47 @@ def test_nonlinear_regression_measures_what_is_predicted(tmp_path, capsys, monke
         with pytest.raises(SystemExit):
             main(["--out", str(tmp_path), "--data", str(tmp_path)])
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_mnist_equilibrium_measures_four_chains(tmp_path):
+    numbers = run_quickly("mnist_equilibrium", tmp_path, "--data", "digits", "--epochs", "100")
+    assert numbers["source"] == "digits"
+    assert numbers["minimum"]["gradient"] < 1e-3
+    assert numbers["minimum"]["accuracy"] > 0.8
+    files = {"mnist_sgd_wr": 14, "mnist_sgd_wor": 71, "mnist_equilibrium_sgld": 71, "mnist_equilibrium_sgworld": 71}
+    for (name, run), (file, steps) in zip(numbers["runs"].items(), files.items(), strict=True):
+        saved = az.from_netcdf(tmp_path / f"{file}.nc").posterior
+        assert saved.attrs["steps_per_sample"] == steps
+        assert saved["component"].dims == ("chain", "draw", "pc")
+        assert saved["component"].size == 5 * run["draws"], name
+        assert all(np.diff(run["explained"]) <= 0)
+        assert 0 < sum(run["explained"]) <= 1
+        assert run["entropy_production_error"] > 0
+        assert 0 < run["circulation_p_value"] <= 1
+        # so few draws that nothing is far from equilibrium
+        assert abs(run["entropy_production"]) < 5 * run["entropy_production_error"]
+    for name in ("currents", "fluctuation_theorem"):
+        assert is_image(tmp_path / f"mnist_{name}.png")
+
+
+def test_the_convolutional_network_is_a_model_too(tmp_path, monkeypatch):
+    """An epoch of it, and predictions of all test digits."""
+    pytest.importorskip("flax")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    for module in ("_common", "_mnist", "_mnist_figures"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    example = runpy.run_path(str(EXAMPLES / "_mnist.py"))
+    digits, network = datasets.mnist("digits"), example["NETWORKS"]["cnn"]
+    start = example["initial_weights"](network, np.float32(digits.train_images[:1]), jax.random.key(0))
+    scales = example["prior_scales"](start, digits.train_images / 255)
+    model = example["make_model"](network, scales, 20, digits.train_images.shape[1:])
+    predict = predictor(model, digits.test_images, sites="probability")
+    mcmc = MCMC(SGWORLD(model, 1e-5, keep=predict), num_warmup=0, num_samples=1, progress_bar=False)
+    mcmc.run(jax.random.key(1), digits.train_images, digits.train_labels.astype(np.int32), init_params=start)
+    probability = mcmc.get_samples()["probability"][0]
+    assert example["scores"](np.asarray(probability), digits.test_labels)["accuracy"] > 0.5
+    assert {site: value.shape for site, value in mcmc.last_state.z.items()} == {k: v.shape for k, v in start.items()}
 
 
 def test_mnist_predicts_the_small_digits(tmp_path):
