@@ -28,7 +28,7 @@ def run_quickly(name, directory, *options):
             patch.delitem(sys.modules, module, raising=False)
         main = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
         numbers = main(["--quick", "--out", str(directory), "--json", str(directory / "numbers.json"), *options])
-    assert json.loads((directory / "numbers.json").read_text()) == numbers
+    np.testing.assert_equal(json.loads((directory / "numbers.json").read_text()), numbers)  # NaN among them
     return numbers
 
 
@@ -199,7 +199,7 @@ def test_mnist_equilibrium_measures_four_chains(tmp_path):
 
 
 def test_the_convolutional_network_is_a_model_too(tmp_path, monkeypatch):
-    """An epoch of it, and predictions of all test digits."""
+    """A few epochs of it, and predictions of all test digits."""
     pytest.importorskip("flax")
     monkeypatch.syspath_prepend(EXAMPLES)
     for module in ("_common", "_mnist", "_mnist_figures"):
@@ -210,9 +210,10 @@ def test_the_convolutional_network_is_a_model_too(tmp_path, monkeypatch):
     scales = example["prior_scales"](start, digits.train_images / 255)
     model = example["make_model"](network, scales, 20, digits.train_images.shape[1:])
     predict = predictor(model, digits.test_images, sites="probability")
-    mcmc = MCMC(SGWORLD(model, 1e-5, keep=predict), num_warmup=0, num_samples=1, progress_bar=False)
+    kernel = SGWORLD(model, 0.1 / len(digits.train_images), keep=predict)
+    mcmc = MCMC(kernel, num_warmup=0, num_samples=8, progress_bar=False)
     mcmc.run(jax.random.key(1), digits.train_images, digits.train_labels.astype(np.int32), init_params=start)
-    probability = mcmc.get_samples()["probability"][0]
+    probability = mcmc.get_samples()["probability"][-1]
     assert example["scores"](np.asarray(probability), digits.test_labels)["accuracy"] > 0.5
     assert {site: value.shape for site, value in mcmc.last_state.z.items()} == {k: v.shape for k, v in start.items()}
 

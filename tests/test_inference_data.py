@@ -3,6 +3,7 @@
 import json
 import pickle
 from dataclasses import dataclass
+from functools import cache
 
 import arviz as az
 import jax
@@ -54,6 +55,12 @@ def run(kernel, *data, draws=12, warmup=3, **options):
     return mcmc
 
 
+@cache
+def a_run():
+    """The simplest, of 12 draws."""
+    return run(SGWORLD(model, 1e-3))
+
+
 def attrs_of(data, tmp_path):
     """Of the posterior, the same before and after a netCDF file."""
     before = dict(data["posterior"].attrs)
@@ -70,7 +77,7 @@ class MyOwnEuler(EulerMaruyama):
 
 
 def test_a_run_says_how_it_was_made(tmp_path):
-    attrs = attrs_of(to_inference_data(run(SGWORLD(model, 1e-3))), tmp_path)
+    attrs = attrs_of(to_inference_data(a_run()), tmp_path)
     expected = {
         "scheme": "random_reshuffle",
         "integrator": "euler_maruyama",
@@ -173,7 +180,7 @@ def test_a_resumed_run_knows_its_phase():
 
 
 def test_a_pickled_run_still_says_it():
-    mcmc = run(SGWORLD(model, 1e-3))
+    mcmc = a_run()
     again = pickle.loads(pickle.dumps(mcmc))
     assert to_inference_data(again)["posterior"].attrs["steps_per_sample"] == 6
 
@@ -199,7 +206,7 @@ def run_nuts(whole):
 
 
 def test_options_are_those_of_arviz():
-    mcmc = run(SGWORLD(model, 1e-3))
+    mcmc = a_run()
     assert "log_likelihood" not in list(to_inference_data(mcmc))
     data = to_inference_data(mcmc, log_likelihood=True, coords={"axis": ["x", "y"]}, dims={"mean": ["axis"]})
     assert data["log_likelihood"]["obs"].shape[:3] == (1, 12, 60)  # of all rows
@@ -267,7 +274,7 @@ def test_slashes_of_a_scope_become_dots_and_rows_keep_their_labels(tmp_path):
 
 
 def test_log_likelihood_in_blocks_is_the_one_in_whole(monkeypatch):
-    mcmc = run(SGWORLD(model, 1e-3))
+    mcmc = a_run()
     whole = to_inference_data(mcmc, log_likelihood=True)["log_likelihood"]["obs"]
     monkeypatch.setattr("sgworld_numpyro.pointwise.BLOCK_ROWS", 16)  # does not divide 60
     np.testing.assert_allclose(to_inference_data(mcmc, log_likelihood=True)["log_likelihood"]["obs"], whole, rtol=1e-5)
@@ -288,7 +295,7 @@ def test_log_likelihood_in_blocks_is_the_one_in_whole(monkeypatch):
 )
 def test_rows_that_are_not_there_are_refused(rows, message):
     with pytest.raises(ValueError, match=message):
-        to_inference_data(run(SGWORLD(model, 1e-3), draws=2), log_likelihood=rows)
+        to_inference_data(a_run(), log_likelihood=rows)
 
 
 def test_log_likelihood_of_several_plates(monkeypatch):
@@ -315,6 +322,6 @@ def test_log_likelihood_wants_the_draws():
 
 def test_a_dimension_is_not_called_as_a_site():
     with pytest.raises(ValueError, match="call the dimension otherwise"):
-        to_inference_data(run(SGWORLD(model, 1e-3), draws=2), dims={"mean": ["mean"]})
+        to_inference_data(a_run(), dims={"mean": ["mean"]})
     with pytest.raises(ValueError, match=r"want a list of names, \['axis'\]"):
-        to_inference_data(run(SGWORLD(model, 1e-3), draws=2), dims={"mean": "axis"})
+        to_inference_data(a_run(), dims={"mean": "axis"})

@@ -19,9 +19,11 @@ def test_readme_examples_run(capsys):
     names: dict = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
-    weights = names["mcmc"].get_samples()["w"]
-    assert weights.shape == (4000, 3)
-    assert np.all(np.abs(np.asarray(weights.mean(0)) - [1.0, -2.0, 0.5]) < 0.2)
+    weights = names["idata"]["posterior"]["w"].values
+    assert weights.shape == (4, 1000, 3)
+    assert np.all(np.abs(weights.mean((0, 1)) - [1.0, -2.0, 0.5]) < 0.2)
+    p = jax.nn.sigmoid(np.asarray(names["x"][:5]) @ weights.reshape(-1, 3).T)
+    np.testing.assert_allclose(names["predicted"].mean, p.mean(1), atol=0.01)
     assert names["idata"]["log_likelihood"]["obs"].shape == (4, 1000, 10_000)
     promised = re.search(r"# (0\.\d+)$", "\n".join(blocks), re.MULTILINE).group(1)
     *_, bias, currents = capsys.readouterr().out.strip().splitlines()

@@ -194,7 +194,7 @@ def test_any_plate(scheme, plate, start, seed):
 
 @pytest.mark.slow
 @every_scheme
-@settled(12)
+@settled(6)
 @given(plate=plates(70), start=starts, seed=st.integers(0, 100))
 def test_many_plates(scheme, plate, start, seed):
     check_any_plate(scheme, plate, start, seed)
@@ -221,7 +221,7 @@ def test_block_wise_is_step_wise_and_vectorized_is_looped(scheme):
 
 @pytest.mark.slow
 @every_scheme
-@settled(5)
+@settled(3)
 @given(plate=plates(70), start=starts, steps=st.integers(1, 150))
 def test_many_blocks(scheme, plate, start, steps):
     check_blocks_and_chains(scheme, plate, start, steps)
