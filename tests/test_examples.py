@@ -198,6 +198,7 @@ def test_mnist_equilibrium_measures_four_chains(tmp_path):
         assert is_image(tmp_path / f"mnist_{name}.png")
 
 
+@pytest.mark.slow
 def test_the_convolutional_network_is_a_model_too(tmp_path, monkeypatch):
     """A few epochs of it, and predictions of all test digits."""
     pytest.importorskip("flax")
@@ -226,10 +227,10 @@ def test_mnist_predicts_the_small_digits(tmp_path):
     for run in runs.values():
         assert run["together"]["accuracy"] > 0.95
         assert run["nll"]["mean"] < 0.3
-        # it is less sure of what is no digit
-        assert run["entropy_rotated"]["mean"] > run["entropy"]["mean"] > 0
     baoab = runs["SGWORLD+BAOAB"]
     assert baoab["r_hat"][0] < 1.1
+    # it is less sure of what is no digit
+    assert baoab["entropy_rotated"]["mean"] > baoab["entropy"]["mean"] + 5 * baoab["entropy_rotated"]["error"]
     assert baoab["curve"]["epoch"] == list(range(11, 31))
     for name in ("curves", "calibration", "digits", "weights"):
         assert is_image(tmp_path / f"mnist_{name}.png")
