@@ -1,4 +1,4 @@
-"""Minibatches as a heat bath of a trained network on digits: is it in equilibrium? The MNIST experiment of 2306.03521.
+"""Minibatches as a heat bath of a trained network on digits: is it in equilibrium? After arXiv 2306.03521.
 
 Plain SGD fluctuates about a minimum, which L-BFGS finds, and SGLD and SGWORLD about it at T = 1. Of every draw only the
 principal components of a pilot trajectory are kept. With replacement SGD is recorded every few steps, else at the ends

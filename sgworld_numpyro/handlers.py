@@ -133,15 +133,19 @@ class FullDataModel:
         return f"FullDataModel({self.model!r})"
 
 
+def dotted(name: str) -> str:
+    """The name of a site or plate with dots for slashes."""
+    return name.replace("/", ".")
+
+
 class with_dots(Messenger):
     """Run a model with dots for the slashes in the names of its sites and plates."""
 
     def process_message(self, msg):
         if msg.get("name"):
-            msg["name"] = msg["name"].replace("/", ".")
+            msg["name"] = dotted(msg["name"])
         if msg.get("cond_indep_stack"):
-            frames = msg["cond_indep_stack"]
-            msg["cond_indep_stack"] = [frame._replace(name=frame.name.replace("/", ".")) for frame in frames]
+            msg["cond_indep_stack"] = [frame._replace(name=dotted(frame.name)) for frame in msg["cond_indep_stack"]]
 
 
 def is_numeric_array(leaf) -> bool:

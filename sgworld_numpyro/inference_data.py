@@ -11,7 +11,7 @@ import numpyro
 import xarray as xr
 from numpyro.infer import MCMC
 
-from sgworld_numpyro.handlers import with_dots
+from sgworld_numpyro.handlers import dotted, with_dots
 from sgworld_numpyro.kernel import StochasticGradientKernel
 from sgworld_numpyro.pointwise import chosen_rows, dims_of
 from sgworld_numpyro.pointwise import log_likelihood as pointwise_log_likelihood
@@ -68,18 +68,19 @@ def to_inference_data(
         raise ValueError("mcmc has no draws yet: call mcmc.run(key, ...) first.")
     kernel = mcmc.sampler
     draws = mcmc._states[mcmc._sample_field]
-    dims, coords = _dims(dims or {}, draws), _with_dots(coords or {})
+    _check_dims(dims or {}, draws)
     if not isinstance(kernel, StochasticGradientKernel):
         if log_likelihood is not None and not isinstance(log_likelihood, bool):
             raise ValueError(f"of a run of {type(kernel).__name__} want log_likelihood=True, for every row, or False.")
         data = az.from_numpyro(mcmc, log_likelihood=bool(log_likelihood), coords=coords, dims=dims, **options)
         data["posterior"].attrs.update(_versions(mcmc))
         return data
+    coords = _with_dots(coords or {})
     engine, arguments = engine_of(mcmc, kernel), Arguments.of(mcmc._args, mcmc._kwargs)
-    names = {site: list(map(_dotted, axes)) for site, axes in dims_of(engine.target, arguments).items()}
+    names = dims_of(engine.target, arguments)
     if kernel.sample_field != "z":  # what is kept may have a site's name, and another shape
         names = {site: axes for site, axes in names.items() if site not in engine.target.prototype}
-    names = _with_dots(names) | dims
+    names = {dotted(site): list(map(dotted, axes)) for site, axes in (names | dict(dims or {})).items()}
     data = az.from_numpyro(
         _without_slashes(mcmc),
         log_likelihood=False,
@@ -102,8 +103,8 @@ def to_inference_data(
     return data
 
 
-def _dims(dims: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """With dots for slashes. ``ValueError`` if one is called as a variable, which xarray would make its coordinate."""
+def _check_dims(dims: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for what is no list, or called as a variable, which xarray would make its coordinate."""
     for name, axes in dims.items():
         if isinstance(axes, str):
             raise ValueError(f"dims={{{name!r}: {axes!r}}}: want a list of names, [{axes!r}].")
@@ -112,7 +113,6 @@ def _dims(dims: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, list[
                 raise ValueError(
                     f"dims={{{name!r}: {list(axes)}}}: {axis!r} is a variable; call the dimension otherwise."
                 )
-    return {_dotted(name): list(map(_dotted, axes)) for name, axes in dims.items()}
 
 
 def _versions(mcmc):
@@ -125,12 +125,8 @@ def _versions(mcmc):
     }
 
 
-def _dotted(name: str) -> str:
-    return name.replace("/", ".")
-
-
 def _with_dots(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {_dotted(name): value for name, value in values.items()}
+    return {dotted(name): value for name, value in values.items()}
 
 
 def _without_slashes(mcmc: MCMC) -> MCMC:

@@ -61,33 +61,33 @@ class Keeping:
         mean = {name: value.astype(jnp.promote_types(value.dtype, jnp.float32)) for name, value in mean.items()}
         return Kept(jnp.int32(warmup), values, jnp.int32(0), mean, mean, mean)
 
-    def after(self, draw: Callable[[], dict[str, Array]], counts: Array, kept: Kept) -> Kept:
+    def after(self, draw: Callable[[], dict[str, Array]], counts: Array, kept: Any) -> Any:
         """What is kept after one more sample.
 
         Args:
             draw: makes the constrained values by site.
             counts: whether the warm-up is over; not batched over chains, so that nothing is averaged before.
-            kept: so far.
+            kept: so far, a ``Kept``, or () of a kernel without functions.
 
         Raises:
             ValueError: if ``kept`` is of a kernel with other functions.
         """
-        if self.keep is not None:
-            values = _arrays(self.keep(draw()))
-            _check_same("keep", values, kept.values if kept else {})
-            kept = kept._replace(values=values)
-        elif kept:
-            _check_same("keep", {}, kept.values)
+        if self.keep is None and self.average is None and not kept:
+            return kept
+        kept, sites = kept or Kept(jnp.int32(0), {}, jnp.int32(0), {}, {}, {}), draw()
+        values = {} if self.keep is None else _arrays(self.keep(sites))
+        _check_same("keep", values, kept.values)
+        kept = kept._replace(values=values)
         if self.average is None:
-            _check_same("average", {}, kept.mean if kept else {})
+            _check_same("average", {}, kept.mean)
             return kept
         average = self.average
 
         def with_draw(kept):
-            values = _arrays(average(draw()))
-            _check_same("average", values, kept.mean if kept else {})
+            averaged = _arrays(average(sites))
+            _check_same("average", averaged, kept.mean)
             draws, mean, lost, squares = kept.draws + 1, {}, {}, {}
-            for name, value in values.items():
+            for name, value in averaged.items():
                 before = kept.mean[name]
                 step = value - before
                 small = step / draws - kept.lost[name]

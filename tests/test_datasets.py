@@ -1,6 +1,7 @@
 """The data sets are what their docstrings say, and say where they come from."""
 
 import gzip
+import hashlib
 import importlib.util
 import io
 import sys
@@ -101,6 +102,28 @@ def test_of_a_bad_download_nothing_is_kept(elsewhere, monkeypatch, content, erro
     with pytest.raises(error, match=r"mnist/train-images-idx3-ubyte\.gz"):
         mnist("download", cache=elsewhere)
     assert not elsewhere.exists()
+
+
+def test_what_was_downloaded_takes_the_place_of_other_files(elsewhere, monkeypatch):
+    """Of two published versions the cache has one, and the other is downloaded."""
+    versions = {}
+    for name, (first, second) in zip(idx.FILES, [((2, 28, 28), (3, 28, 28)), ((2,), (3,))] * 2, strict=True):
+        versions[name] = [idx.content_of(np.full(shape, 7, np.uint8)) for shape in (first, second)]
+        published = [
+            idx.Published(hashlib.sha256(content).hexdigest(), shape)
+            for content, shape in zip(versions[name], (first, second), strict=True)
+        ]
+        monkeypatch.setitem(idx.FILES, name, tuple(published))
+        idx.write(elsewhere / name, versions[name][0])
+    assert len(mnist(cache=elsewhere).train_images) == 2
+
+    def answer(address, **options):
+        return io.BytesIO(gzip.compress(versions[address.rsplit("/", 1)[1].removesuffix(".gz")][1]))
+
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    digits = mnist("download", cache=elsewhere)
+    assert (digits.source, len(digits.train_images)) == ("download", 3)
+    assert len(mnist(cache=elsewhere).train_images) == 3
 
 
 def test_nothing_half_written_stays(tmp_path, monkeypatch):

@@ -198,6 +198,20 @@ def test_mnist_equilibrium_measures_four_chains(tmp_path):
         assert is_image(tmp_path / f"mnist_{name}.png")
 
 
+def test_scores_of_predictions_by_hand(monkeypatch):
+    """Three of four right: two at a confidence of 0.9, one and a miss at 0.6."""
+    pytest.importorskip("flax")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = runpy.run_path(str(EXAMPLES / "_mnist.py"))
+    probability = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.6, 0.4]])
+    found = example["scores"](probability, np.array([0, 1, 0, 1]))
+    assert found["accuracy"] == 0.75
+    assert found["nll"] == pytest.approx(-np.log([0.9, 0.9, 0.6, 0.4]).mean())
+    assert found["ece"] == pytest.approx((abs(1 - 0.9) + abs(0.5 - 0.6)) / 2)
+    assert found["brier"] == pytest.approx(np.mean([2 * 0.1**2, 2 * 0.1**2, 2 * 0.4**2, 2 * 0.6**2]))
+    assert example["entropy"](probability[:1]) == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1))
+
+
 @pytest.mark.slow
 def test_the_convolutional_network_is_a_model_too(tmp_path, monkeypatch):
     """A few epochs of it, and predictions of all test digits."""
@@ -227,6 +241,7 @@ def test_mnist_predicts_the_small_digits(tmp_path):
     for run in runs.values():
         assert run["together"]["accuracy"] > 0.95
         assert run["nll"]["mean"] < 0.3
+        assert run["entropy_rotated"]["mean"] > 0 < run["entropy"]["mean"]
     baoab = runs["SGWORLD+BAOAB"]
     assert baoab["r_hat"][0] < 1.1
     # it is less sure of what is no digit
