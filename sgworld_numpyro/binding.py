@@ -15,7 +15,7 @@ from numpyro.infer.util import find_valid_initial_params, potential_energy, unco
 from numpyro.util import is_prng_key
 
 from sgworld_numpyro.engine import Engine
-from sgworld_numpyro.handlers import as_jax_array, is_numeric_array
+from sgworld_numpyro.handlers import HostArray, as_jax_array, is_numeric_array
 from sgworld_numpyro.held_data import HeldData, holdable, is_traced, warn_if_baked
 from sgworld_numpyro.subsampling import ContiguousScheme
 from sgworld_numpyro.target import Arguments, Slot
@@ -87,11 +87,12 @@ class Binding:
         To be called inside the compiled function that uses them.
         """
         arrays = {}
-        # A model that looks at its data's values must get them as they are: JAX's are not known in a trace.
-        for number in arguments.arrays if self.engine.target.abstract else ():
+        for number in arguments.arrays:
             leaf = arguments.leaves[number]
             held = self._data.read(id(leaf))
-            arrays[number] = as_jax_array(leaf) if held is None else held
+            # A model that looks at its data's values must get them so: JAX's are not known in a trace.
+            as_known = as_jax_array if self.engine.target.abstract else HostArray.of
+            arrays[number] = as_known(leaf) if held is None else held
         reordered = {
             slot: array
             for slot in self.engine.target.slots
@@ -118,7 +119,8 @@ def signature(arguments: Arguments) -> tuple:
     def of(leaf):
         if is_numeric_array(leaf):
             return leaf.shape, str(leaf.dtype)
-        return leaf if isinstance(leaf, Hashable) and not isinstance(leaf, jax.Array) else id(leaf)
+        # what is compared element by element, such as a table of pandas, is the same only if it is the very same
+        return leaf if isinstance(leaf, Hashable) and not hasattr(leaf, "__array__") else id(leaf)
 
     return arguments.treedef, tuple(of(leaf) for leaf in arguments.leaves)
 

@@ -11,7 +11,6 @@ import numpy as np
 from jax import Array
 
 from sgworld_numpyro.binding import Binding
-from sgworld_numpyro.handlers import is_numeric_array
 from sgworld_numpyro.held_data import is_traced
 from sgworld_numpyro.linear_gaussian import INTEGRATORS
 from sgworld_numpyro.subsampling import Plate, SubsamplingScheme
@@ -221,7 +220,7 @@ def check_initial_state(valid: Array, position: Array, binding: Binding) -> None
 def _check_data(position, binding):
     """NaN is allowed where it does not reach the potential, in rows that a mask hides for instance."""
     target = binding.engine.target
-    for number, name in _names(target.model, binding.arguments).items():
+    for number, name in binding.arguments.names(target.model).items():
         leaf = binding.arguments.leaves[number]
         if is_traced(leaf) or np.asarray(leaf).dtype.kind not in "fc":
             continue
@@ -259,18 +258,3 @@ def _reaching_place(places, shape, position, binding):
                     if not is_finite(position, rows):
                         return tuple(int(index) for index in places[where])
     return None
-
-
-def _names(model: Callable, arguments: Arguments) -> dict[int, str]:
-    """Names of the array arguments as the model's author knows them."""
-    args, kwargs = arguments.unflatten()
-    try:
-        bound = inspect.signature(model).bind(*args, **kwargs)
-        tree: Any = bound.arguments
-    except (TypeError, ValueError):
-        tree = {**{f"args[{n}]": value for n, value in enumerate(args)}, **kwargs}
-    paths = jax.tree_util.tree_leaves_with_path(dict(tree))
-    numbers = {id(leaf): number for number, leaf in enumerate(arguments.leaves) if is_numeric_array(leaf)}
-    return {
-        numbers[id(leaf)]: path[0].key + jax.tree_util.keystr(path[1:]) for path, leaf in paths if id(leaf) in numbers
-    }

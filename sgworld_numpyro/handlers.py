@@ -10,7 +10,40 @@ import numpy as np
 from numpyro.primitives import _PYRO_STACK, Messenger, plate
 
 
-class at_rows(Messenger):
+class _chooses_rows(Messenger):
+    """What all handlers do that decide which rows plates take.
+
+    Frames are called as the plate was where it was declared: a plate that is made outside of ``handlers.scope`` and
+    entered inside would get the scope's prefix there. What NumPyro is given as data may be anything that
+    ``numpy.asarray`` makes numeric.
+    """
+
+    def __init__(self, fn: Callable | None = None):
+        self._declared: dict[int, tuple[Any, str]] = {}  # by the identity of the rows, which are kept alive here
+        super().__init__(fn)
+
+    def process_message(self, msg):
+        if msg["type"] == "subsample" or (msg["type"] == "sample" and msg["is_observed"]):
+            msg["value"] = as_numeric(msg["value"])
+        elif msg["type"] == "prng_key" and msg["value"] is None:
+            # Modules draw initial parameters at every call; priors replace them.
+            msg["value"] = jax.random.key(0)
+        if msg.get("cond_indep_stack"):
+            entered = {handler.dim: handler for handler in _PYRO_STACK if isinstance(handler, plate)}
+            msg["cond_indep_stack"] = [self._as_declared(frame, entered) for frame in msg["cond_indep_stack"]]
+
+    def postprocess_message(self, msg):
+        if msg["type"] == "plate":
+            self._declared[id(msg["value"])] = (msg["value"], msg["name"])
+
+    def _as_declared(self, frame, entered):
+        return frame._replace(name=self._name(entered[frame.dim]._indices, frame.name)) if frame.dim in entered else frame
+
+    def _name(self, indices, name):
+        return self._declared.get(id(indices), (None, name))[1]
+
+
+class at_rows(_chooses_rows):
     """Run a model on given rows of its subsampled plates.
 
     Args:
@@ -25,33 +58,36 @@ class at_rows(Messenger):
         super().__init__(fn)
 
     def process_message(self, msg):
-        if msg["type"] == "plate" and msg["name"] in self.rows:
+        super().process_message(msg)
+        # A plate without subsample_size has all its rows, whatever another use of its name takes.
+        if msg["type"] == "plate" and msg["name"] in self.rows and msg["args"][1] is not None:
             rows = self.rows[msg["name"]]
-            size, subsample_size = msg["args"]
             msg["value"] = rows
             # Declares what was taken, so that NumPyro does not compare it with the model's subsample_size.
-            msg["args"] = (size, None if subsample_size is None else rows.shape[0])
-        elif msg["type"] == "prng_key" and msg["value"] is None:
-            # Modules draw initial parameters at every call; priors replace them.
-            msg["value"] = jax.random.key(0)
+            msg["args"] = (msg["args"][0], rows.shape[0])
 
     def postprocess_message(self, msg):
+        super().postprocess_message(msg)
         if msg["type"] == "subsample" and id(msg["value"]) in self.batches:
             msg["value"] = self.batches[id(msg["value"])]
             msg["kwargs"]["event_dim"] = None  # the enclosing plates must not take rows of it again
 
 
-class record_plates(Messenger):
+class record_plates(_chooses_rows):
     """Record the subsampled plates, those inside control flow, and which arrays go through ``subsample``."""
 
     def __init__(self, fn: Callable):
         self.plates: dict[str, tuple[int, int]] = {}
         self.hidden: dict[str, tuple[int, int]] = {}
+        self.sizes: dict[str, list[int]] = {}  # that a name was declared with
         self.subsampled: list[tuple[int, int, str]] = []
         self._inside_control_flow = False
         super().__init__(fn)
 
     def process_message(self, msg):
+        super().process_message(msg)
+        if msg["type"] == "plate":
+            self.sizes.setdefault(msg["name"], []).append(msg["args"][0])
         if msg["type"] == "plate" and msg["args"][1] is not None:
             found = self.hidden if self._inside_control_flow else self.plates
             found[msg["name"]] = msg["args"]
@@ -71,13 +107,14 @@ class record_plates(Messenger):
             self._inside_control_flow = False
 
     def postprocess_message(self, msg):
+        super().postprocess_message(msg)
         if msg["type"] == "subsample" and not self._inside_control_flow:
             array, event_dim = msg["value"], msg["kwargs"]["event_dim"]
             shape = jnp.shape(array)
-            for frame in (handler for handler in _PYRO_STACK if isinstance(handler, plate)):
-                axis = frame.dim - event_dim
-                if frame.name in self.plates and len(shape) >= -axis and shape[axis] == frame.size:
-                    self.subsampled.append((id(array), axis, frame.name))
+            for entered in (handler for handler in _PYRO_STACK if isinstance(handler, plate)):
+                axis, name = entered.dim - event_dim, self._name(entered._indices, entered.name)
+                if name in self.plates and len(shape) >= -axis and shape[axis] == entered.size:
+                    self.subsampled.append((id(array), axis, name))
 
 
 class without_plates(Messenger):
@@ -98,10 +135,11 @@ class without_plates(Messenger):
             msg["fn"] = msg["fn"].mask(False)
 
 
-class full_data(Messenger):
+class full_data(_chooses_rows):
     """Run a model with every plate at all its rows, whatever its ``subsample_size``."""
 
     def process_message(self, msg):
+        super().process_message(msg)
         if msg["type"] == "plate":
             size, subsample_size = msg["args"]
             msg["args"] = (size, None if subsample_size is None else size)
@@ -153,6 +191,40 @@ def is_numeric_array(leaf) -> bool:
     if isinstance(leaf, jax.Array):
         return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
+
+
+def as_numeric(value: Any) -> Any:
+    """Data in a foreign form as a NumPy array, if that is numeric: pandas, polars, xarray, tensors, lists of numbers."""
+    if isinstance(value, np.ndarray | jax.Array | int | float | complex | str | None):
+        return value
+    if not (hasattr(value, "__array__") or isinstance(value, list | tuple)):
+        return value
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # rows of unequal lengths, a tensor on another device
+        return value
+    return array if array.ndim and array.dtype.kind in "biuf" else value
+
+
+class HostArray(np.ndarray):
+    """NumPy data for a model that looks at their values: rows that are not known yet can index them as well."""
+
+    @classmethod
+    def of(cls, leaf: Any) -> Any:
+        """The leaf so, if it is numeric data whose values are known; else as it is."""
+        if not is_numeric_array(leaf) or isinstance(leaf, jax.core.Tracer):
+            return leaf
+        return np.asarray(leaf).view(cls)
+
+    def __getitem__(self, index):
+        if any(isinstance(part, jax.core.Tracer) for part in (index if isinstance(index, tuple) else (index,))):
+            return jnp.asarray(np.asarray(self))[index]
+        return super().__getitem__(index)
+
+    @property
+    def at(self):
+        """JAX's functional updates."""
+        return jnp.asarray(np.asarray(self)).at
 
 
 def as_jax_array(leaf):

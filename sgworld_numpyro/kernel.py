@@ -28,10 +28,11 @@ from sgworld_numpyro.stability import largest_stable_step_size
 from sgworld_numpyro.state import SGState, with_learnt
 from sgworld_numpyro.state import advance as advance_state
 from sgworld_numpyro.state import start as start_state
-from sgworld_numpyro.subsampling import RandomReshuffle, SubsamplingScheme, WithReplacement
-from sgworld_numpyro.target import Arguments, inspect_model
+from sgworld_numpyro.subsampling import FullBatch, RandomReshuffle, SubsamplingScheme, WithReplacement
+from sgworld_numpyro.target import Arguments, Target, inspect_model
 from sgworld_numpyro.tuned_start import check_tuning, plan_of, start_near_the_mode, warn_of_tuning
 from sgworld_numpyro.tuning import MAX_DENSE
+from sgworld_numpyro.validation import ModelError
 
 
 class StochasticGradientKernel(MCMCKernel):
@@ -251,7 +252,7 @@ class StochasticGradientKernel(MCMCKernel):
     # Internals
 
     def _engine(self, arguments: Arguments) -> Engine:
-        target = inspect_model(self._model, arguments)
+        target = self._inspect(arguments)
         checks.check_scheme(self._subsampling, target.plates)
         return Engine(
             target=target,
@@ -263,6 +264,15 @@ class StochasticGradientKernel(MCMCKernel):
             schedule=self._step_size if callable(self._step_size) else None,
             steps=self._steps_per_sample or steps_per_pass(self._subsampling, target.plates),
         )
+
+    def _inspect(self, arguments: Arguments) -> Target:
+        """The model as minibatches see it; one that they cannot treat, on all its data if those are what is asked."""
+        if not isinstance(self._subsampling, FullBatch):
+            return inspect_model(self._model, arguments)
+        try:
+            return inspect_model(self._model, arguments)
+        except ModelError:
+            return inspect_model(self._model, arguments, whole=True)
 
     def _bind(self, arguments: Arguments, hold: bool) -> Binding:
         """The binding to these arguments, kept until there are others."""

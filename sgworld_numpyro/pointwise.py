@@ -11,7 +11,7 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.initialization import init_to_sample
 
 from sgworld_numpyro.blocks import BLOCK_ROWS
-from sgworld_numpyro.handlers import FullDataModel, at_rows
+from sgworld_numpyro.handlers import FullDataModel, at_rows, full_data
 from sgworld_numpyro.target import Arguments, Target
 
 MAX_BYTES = 2**31
@@ -26,6 +26,8 @@ def chosen_rows(target: Target, rows: Any) -> dict[str, np.ndarray]:
     every: dict[str, Any] = {plate.name: np.arange(plate.size) for plate in target.plates}
     if rows is True:
         return every
+    if target.whole:
+        raise ValueError(f"log_likelihood={rows!r}: the model has no subsampled plate to take rows of; want True.")
     if not isinstance(rows, Mapping):
         if len(every) > 1:
             raise ValueError(
@@ -70,10 +72,11 @@ def log_likelihood(
 
     def at_draw(values, numbers, arrays):
         args, kwargs = arguments.with_arrays(arrays).unflatten()
-        model = at_rows(target.model, {**{k: jnp.asarray(v) for k, v in rows.items()}, longest: numbers})
+        chosen = {**{k: jnp.asarray(v) for k, v in rows.items()}, longest: numbers}
+        model = full_data(target.model) if target.whole else at_rows(target.model, chosen)
         sites = trace(substitute(seed(model, random.key(0)), values)).get_trace(*args, **kwargs)
         observed = {name: s for name, s in sites.items() if s["type"] == "sample" and s["is_observed"]}
-        axes.update({name: _axis(site, longest) for name, site in observed.items()})
+        axes.update({name: _axis(site, longest, len(numbers)) for name, site in observed.items()})
         return {name: site["fn"].log_prob(site["value"]) for name, site in observed.items()}
 
     # as arguments of the compiled function; a model that looks at its data's values must have them as they are
@@ -104,9 +107,10 @@ def log_likelihood(
     }
 
 
-def _axis(site, plate):
+def _axis(site, plate, length):
     """The axis of a plate, from the right, in a site's log probabilities; None if the site is not inside."""
-    return next((frame.dim for frame in site["cond_indep_stack"] if frame.name == plate), None)
+    frames = site["cond_indep_stack"]
+    return next((frame.dim for frame in frames if frame.name == plate and frame.size == length), None)
 
 
 def _cut(array, axis, length):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import MCMC
 
-from sgworld_numpyro.dependence import influences
+from sgworld_numpyro.dependence import flow
 from sgworld_numpyro.handlers import FullDataModel
 from sgworld_numpyro.keeping import Kept
 
@@ -65,7 +65,7 @@ def predictor(model: Callable, *args, sites: str | Sequence[str], **kwargs) -> C
 
         unknown: set[str] = set()
         key = random.key(0)
-        for name, labels in influences(at, key, frozenset(["key"])).items():
+        for name, labels in flow(at, key, frozenset(["key"])).outputs.items():
             if labels:
                 raise ValueError(
                     f"site {name!r} would be drawn at random, always alike, or depends on what is: the run has no "

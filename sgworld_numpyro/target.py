@@ -1,7 +1,8 @@
 """From a NumPyro model and its arguments to a potential energy on any minibatch."""
 
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,12 +14,23 @@ from jax.flatten_util import ravel_pytree
 from numpyro.distributions import biject_to
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.initialization import init_to_uniform
-from numpyro.infer.util import constrain_fn, potential_energy, transform_fn
+from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy, transform_fn
 
-from sgworld_numpyro.dependence import influences
-from sgworld_numpyro.handlers import at_rows, is_numeric_array, record_plates, without_plates
+from sgworld_numpyro.dependence import flow
+from sgworld_numpyro.handlers import HostArray, at_rows, full_data, is_numeric_array, record_plates, without_plates
 from sgworld_numpyro.subsampling.protocol import Plate
-from sgworld_numpyro.validation import check_dependence, check_plates, check_sites
+from sgworld_numpyro.validation import (
+    ModelError,
+    Seen,
+    check_dependence,
+    check_lengths,
+    check_plates,
+    check_sites,
+    explain,
+    takes_some,
+)
+
+ALL = Plate("all the data", 1, 1)  # what is run on all its rows always is one row, always the same
 
 
 class Slot(NamedTuple):
@@ -54,6 +66,25 @@ class Arguments(NamedTuple):
         """(args, kwargs)."""
         return jax.tree.unflatten(self.treedef, self.leaves)
 
+    def named(self, model: Callable) -> dict[str, Any]:
+        """The arguments by the names that the model's author gave them."""
+        args, kwargs = self.unflatten()
+        try:
+            bound = inspect.signature(model).bind(*args, **kwargs)
+        except (TypeError, ValueError):
+            return {**{f"args[{number}]": value for number, value in enumerate(args)}, **kwargs}
+        return dict(bound.arguments)
+
+    def names(self, model: Callable) -> dict[int, str]:
+        """Names of the arrays, by the number of their leaf."""
+        numbers = {id(self.leaves[number]): number for number in self.arrays}
+        paths = jax.tree_util.tree_leaves_with_path(self.named(model))
+        return {
+            numbers[id(leaf)]: path[0].key + jax.tree_util.keystr(path[1:])
+            for path, leaf in paths
+            if id(leaf) in numbers
+        }
+
 
 @dataclass(frozen=True)
 class Target:
@@ -68,6 +99,8 @@ class Target:
         transforms: from unconstrained to constrained values; None if only a run of the model can tell.
         deterministic: deterministic sites that do not depend on the minibatch.
         abstract: whether the model can be traced without its data's values.
+        whole: whether it is run on all its rows always; ``plates`` then has one stand-in.
+        widest: elements of the largest array that a minibatch's log density takes; 0 if not looked for.
     """
 
     model: Callable
@@ -78,6 +111,8 @@ class Target:
     transforms: dict[str, Any] | None
     deterministic: tuple[str, ...]
     abstract: bool
+    whole: bool = False
+    widest: int = 0
 
     @property
     def dtype(self):
@@ -112,6 +147,8 @@ class Target:
 
     def at(self, arguments: Arguments, rows, batches: Mapping[Slot, Array] | None = None) -> Callable:
         """The model at given rows, with the slots' rows already taken where ``batches`` has them."""
+        if self.whole:
+            return full_data(self.model)
         by_id = {id(arguments.leaves[slot.leaf]): batch for slot, batch in (batches or {}).items()}
         return at_rows(self.model, rows, by_id)
 
@@ -129,6 +166,8 @@ class Target:
 
     def potential_without_rows(self, z, arguments: Arguments) -> Array:
         """The part of the potential energy, in nats, that does not come from the subsampled plates."""
+        if self.whole:
+            return self.potential(z, arguments, self.first_rows())
         args, kwargs = arguments.unflatten()
         silent = without_plates(self.at(arguments, self.first_rows()), {plate.name for plate in self.plates})
         return potential_energy(silent, args, kwargs, z)
@@ -143,45 +182,68 @@ class Target:
         return {name: value for name, value in values.items() if name in z or name in self.deterministic}
 
 
-def inspect_model(model: Callable, arguments: Arguments) -> Target:
+def inspect_model(model: Callable, arguments: Arguments, whole: bool = False) -> Target:
     """Find plates, latent sites and data of a model, by tracing it on shapes alone where it allows that.
 
+    Args:
+        model: a NumPyro model.
+        arguments: its arguments.
+        whole: whether it is to be run on all its rows always, as one that may have no subsampled plate.
+
     Raises:
-        ModelError: if the model cannot be sampled from minibatches; see ``validation``.
+        ModelError: if the model cannot be sampled from minibatches, see ``validation``, or if an argument is nothing
+            that a model can compute with.
     """
     try:
-        shapes = {number: _shape_of(arguments.leaves[number]) for number in arguments.arrays}
-        return _inspect(model, arguments, shapes, abstract=True)
-    except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError):
-        # The model looks at its data's values, to count classes for instance: give them to it as they are.
-        arrays = {number: arguments.leaves[number] for number in arguments.arrays}
-        return _inspect(model, arguments, arrays, abstract=False)
+        try:
+            shapes = {number: _shape_of(arguments.leaves[number]) for number in arguments.arrays}
+            return _inspect(model, arguments, shapes, abstract=True, whole=whole)
+        except _LOOKS_AT_VALUES:
+            # The model looks at its data's values, to count classes for instance: give them to it as they are.
+            arrays = {number: HostArray.of(arguments.leaves[number]) for number in arguments.arrays}
+            return _inspect(model, arguments, arrays, abstract=False, whole=whole)
+    except ModelError:
+        raise
+    except Exception as error:
+        message = explain(error, arguments.named(model))
+        if message is None:
+            raise
+        raise ModelError(message) from error
+
+
+_LOOKS_AT_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 def _shape_of(leaf):
     return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))
 
 
-def _inspect(model, arguments, arrays, abstract):
+def _inspect(model, arguments, arrays, abstract, whole):
     found: dict[str, Any] = {}
 
     def look(arrays):
         here = arguments.with_arrays(arrays)
         args, kwargs = here.unflatten()
-        recorder = record_plates(at_rows(model, {}))
+        recorder = record_plates(full_data(model) if whole else at_rows(model, {}))
         seeded = substitute(seed(recorder, jax.random.key(0)), substitute_fn=init_to_uniform)
         sites = trace(seeded).get_trace(*args, **kwargs)
-        check_plates(recorder.plates, recorder.hidden)
-        check_sites(sites, recorder.plates)
-        found["plates"] = tuple(Plate(name, size, batch) for name, (size, batch) in sorted(recorder.plates.items()))
-        found["slots"] = _slots(recorder.subsampled, here)
+        plates = {} if whole else recorder.plates
+        check_plates(plates, recorder.hidden, recorder.sizes, whole)
+        check_sites(sites, plates)
+        found["plates"] = (ALL,) if whole else tuple(Plate(name, *plates[name]) for name in sorted(plates))
+        found["slots"] = () if whole else _slots(recorder.subsampled, here)
         latents = {name: site for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]}
         found["transforms"] = _transforms(latents)
         found["deterministic"] = tuple(
             name
             for name, site in sites.items()
             if site["type"] == "deterministic"
-            and not any(frame.name in recorder.plates for frame in site["cond_indep_stack"])
+            and not any(takes_some(frame, plates) for frame in site["cond_indep_stack"])
         )
         transforms = {name: biject_to(site["fn"].support) for name, site in latents.items()}
         values = {name: site["value"] for name, site in latents.items()}
@@ -189,9 +251,8 @@ def _inspect(model, arguments, arrays, abstract):
 
     # Under eval_shape nothing is computed, whatever the size of the data.
     prototype = jax.eval_shape(look, arrays) if abstract else jax.eval_shape(partial(look, arrays))
-    target = Target(model=model, prototype=prototype, uses_rows=True, abstract=abstract, **found)
-    uses_rows, deterministic = _dependence(target, arguments, arrays)
-    return Target(**{**vars(target), "uses_rows": uses_rows, "deterministic": deterministic})
+    target = Target(model=model, prototype=prototype, uses_rows=not whole, abstract=abstract, whole=whole, **found)
+    return target if whole else replace(target, **_dependence(target, arguments, arrays))
 
 
 def _slots(subsampled, arguments):
@@ -212,30 +273,51 @@ def _transforms(latents):
 
 
 def _dependence(target, arguments, arrays):
-    """Whether the likelihood uses row numbers besides the slots, and which deterministic sites use no rows."""
+    """What follows from which rows reach which sites; see ``Target``."""
+    plates = {plate.name: (plate.size, plate.batch_size) for plate in target.plates}
+    stands_in: dict[str, frozenset[str]] = {}
+    observed: dict[str, bool] = {}
 
-    def outputs(inputs, z, arrays):
-        rows, batches = inputs
-        here = arguments.with_arrays(arrays)
-        energy = target.potential(z, here, rows, batches)
+    def outputs(inputs, z, *data):
+        rows, batches, arrays = inputs
+        here = arguments.with_arrays(arrays if target.abstract else data[0])
         args, kwargs = here.unflatten()
         model = target.at(here, rows, batches)
         values = constrain_fn(model, args, kwargs, z, return_deterministic=True)
-        return energy, {name: values[name] for name in target.deterministic}
+        densities, sites = compute_log_probs(model, args, kwargs, {name: values[name] for name in z})
+        for name in densities:
+            frames = sites[name]["cond_indep_stack"]
+            stands_in[name] = frozenset(frame.name for frame in frames if takes_some(frame, plates))
+            observed[name] = sites[name]["is_observed"]
+        return densities, {name: values[name] for name in target.deterministic}
 
     rows = target.first_rows()
     shapes = {number: _shape_of(array) for number, array in arrays.items()}
     batches = {
         slot: jax.eval_shape(partial(target.take, slot), shapes[slot.leaf], rows[slot.plate]) for slot in target.slots
     }
+    leaves = shapes if target.abstract else {}
     labels = (
         {name: frozenset([("rows", name)]) for name in rows},
         {slot: frozenset([("batch", slot.plate)]) for slot in batches},
+        {number: frozenset([("leaf", number)]) for number in leaves},
     )
-    function = outputs if target.abstract else partial(outputs, arrays=arrays)
-    others = (target.prototype, arrays) if target.abstract else (target.prototype,)
-    energy, deterministic = influences(function, (rows, batches), labels, *others)
-    plates = [plate.name for plate in target.plates]
-    check_dependence(plates, [any(name == plate for _, name in energy) for plate in plates])
-    uses_rows = any(kind == "rows" for kind, _ in energy)
-    return uses_rows, tuple(name for name in target.deterministic if not deterministic[name])
+    last = {plate.name: np.full(plate.batch_size, plate.size - 1, np.int32) for plate in target.plates}
+    values = (last, dict.fromkeys(batches), dict.fromkeys(leaves))
+    function = outputs if target.abstract else lambda inputs, z: outputs(inputs, z, arrays)
+    found = flow(function, (rows, batches, leaves), labels, target.prototype, values=values)
+    densities, deterministic = found.outputs
+    check_lengths(found.overruns, plates, arguments.names(target.model))
+    reached = {
+        name: Seen(stands_in[name], frozenset(of for kind, of in labels if kind != "leaf"), observed[name])
+        for name, labels in densities.items()
+    }
+    # in the order of the model, so that what is named is where the rows come in and not what follows from it
+    check_dependence(plates, {name: reached[name] for name in stands_in})
+    return {
+        "uses_rows": any(kind == "rows" for labels in densities.values() for kind, _ in labels),
+        "deterministic": tuple(
+            name for name in target.deterministic if all(kind == "leaf" for kind, _ in deterministic[name])
+        ),
+        "widest": found.widest,
+    }

@@ -1,11 +1,20 @@
 """What a model must be like to be sampled from minibatches, and what to do where it is not."""
 
+import os
+import traceback
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.experimental.sparse import BCOO
 from numpyro.distributions import Delta, Unit
 from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
+from numpyro.util import _validate_model
+
+from sgworld_numpyro.dependence import Overrun
 
 # The arithmetic of positions needs room for a few multiples of the number of rows.
 MAX_ROWS = 2**29
@@ -15,22 +24,55 @@ class ModelError(ValueError):
     """The model cannot be sampled from minibatches as it stands."""
 
 
-def check_plates(plates: Mapping[str, tuple[int, int]], hidden: Mapping[str, tuple[int, int]]) -> None:
-    """Raise ``ModelError`` unless there are subsampled plates, all visible, with 1 <= B <= N."""
+class Seen(NamedTuple):
+    """What a sample site's log density depends on.
+
+    - **plates** - subsampled plates that the site stands in.
+    - **rows_of** - subsampled plates whose rows reach its log density.
+    - **is_observed** - whether it is part of the likelihood.
+    """
+
+    plates: frozenset[str]
+    rows_of: frozenset[str]
+    is_observed: bool
+
+
+def check_plates(
+    plates: Mapping[str, tuple[int, int]],
+    hidden: Mapping[str, tuple[int, int]],
+    sizes: Mapping[str, Sequence[int]],
+    whole: bool = False,
+) -> None:
+    """Raise ``ModelError`` unless there are subsampled plates, all visible, of one size each, with 1 <= B <= N.
+
+    Args:
+        plates: (N, B) of the subsampled plates that can be seen from outside.
+        hidden: of those inside control flow.
+        sizes: with which each name was declared.
+        whole: whether there need not be any.
+    """
     if hidden:
         name, (size, batch) = next(iter(hidden.items()))
         raise ModelError(
             f"Plate {name!r} (size {size}, subsample_size {batch}) is inside `scan` or `cond`, where its rows "
             "cannot be chosen from outside. Move the plate out of the control flow, or drop its subsample_size."
         )
-    if not plates:
+    if not plates and not whole:
         raise ModelError(
             "The model has no subsampled plate, so there is no minibatch. Put the likelihood in one:\n"
             '    with numpyro.plate("rows", x.shape[0], subsample_size=100):\n'
             "        xb, yb = numpyro.subsample(x, event_dim=1), numpyro.subsample(y, event_dim=0)\n"
-            '        numpyro.sample("obs", ..., obs=yb)'
+            '        numpyro.sample("obs", ..., obs=yb)\n'
+            "or sample it from all its data with subsampling=FullBatch()."
         )
     for name, (size, batch) in plates.items():
+        others = [other for other in sizes[name] if other != size]
+        if others:
+            raise ModelError(
+                f"Plate {name!r} is declared with {others[0]} rows and with {size}: the rows of one would be taken for "
+                f"those of the other. Give each its name, for instance through an argument of the function that makes "
+                f'it: numpyro.plate(f"{{data}}_rows", ...).'
+            )
         if not isinstance(batch, int | np.integer):
             raise ModelError(f"Plate {name!r} has subsample_size={batch!r}, which must be an integer: use // for /.")
         if batch < 1:
@@ -46,8 +88,11 @@ def check_plates(plates: Mapping[str, tuple[int, int]], hidden: Mapping[str, tup
             )
 
 
-def check_sites(trace: Mapping[str, dict], plates: Mapping[str, tuple[int, int]]) -> None:
-    """Raise ``ModelError`` for latent sites and factors that minibatches cannot treat rightly."""
+def check_sites(trace: Mapping[str, Any], plates: Mapping[str, tuple[int, int]]) -> None:
+    """Raise ``ModelError`` for latent sites, factors and shapes that minibatches cannot treat rightly.
+
+    What NumPyro's own validation warns of is warned of here as well.
+    """
     latents = 0
     for name, site in trace.items():
         if site["type"] == "mutable":
@@ -57,7 +102,7 @@ def check_sites(trace: Mapping[str, dict], plates: Mapping[str, tuple[int, int]]
             )
         if site["type"] != "sample":
             continue
-        inside = [frame for frame in site["cond_indep_stack"] if frame.name in plates]
+        inside = [frame for frame in site["cond_indep_stack"] if takes_some(frame, plates)]
         if site["is_observed"]:
             _check_factor(name, site, inside, plates)
             _check_shape(name, site, inside, plates)
@@ -73,25 +118,165 @@ def check_sites(trace: Mapping[str, dict], plates: Mapping[str, tuple[int, int]]
                 f"Latent site {name!r} has a delta distribution; use numpyro.deterministic({name!r}, ...)."
             )
         if inside:
+            size, batch = plates[inside[0].name]
             raise ModelError(
                 f"Latent site {name!r} is inside the subsampled plate {inside[0].name!r}: a minibatch would update "
-                "only some of its values, with the wrong scale. Marginalise it, or take the subsample_size off "
-                "that plate."
+                "only some of its values, with the wrong scale. Marginalise it, take the subsample_size off "
+                f"that plate, or give it a plate of its own with all rows, numpyro.plate({name + 's'!r}, {size}), and "
+                f"index it by the rows of {inside[0].name!r}: {name}[rows]."
             )
     if not latents:
         raise ModelError("The model has no latent sample site: there is nothing to sample.")
+    _validate_model(trace, plate_warning="loose")
 
 
-def check_dependence(plates: Sequence[str], used: Sequence[bool]) -> None:
-    """Raise ``ModelError`` if the likelihood does not depend on which rows a plate took."""
-    for name, is_used in zip(plates, used, strict=True):
-        if not is_used:
+def takes_some(frame: Any, plates: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether a frame is of a subsampled plate, and not of another one of its name that has all the rows."""
+    if frame.name not in plates:
+        return False
+    size, batch = plates[frame.name]
+    return frame.size < size or batch == size
+
+
+def check_dependence(plates: Mapping[str, tuple[int, int]], sites: Mapping[str, Seen]) -> None:
+    """Raise ``ModelError`` where rows reach a site outside of their plate, or where no site depends on a plate's rows.
+
+    Args:
+        plates: (N, B) of the subsampled plates.
+        sites: of the model, in the order in which it has them.
+    """
+    for name, site in sites.items():
+        for stray in sorted(site.rows_of - site.plates):
+            raise ModelError(_stray(name, site, stray, *plates[stray]))
+    for name in plates:
+        if not any(name in site.rows_of for site in sites.values()):
             raise ModelError(
                 f"The likelihood does not depend on the rows that plate {name!r} takes, so every minibatch would "
                 "be the same data. Pass all rows to the model and take the minibatch inside the plate: "
                 "xb = numpyro.subsample(x, event_dim=x.ndim - 1), or xb = x[rows] with "
                 f'`with numpyro.plate("{name}", ...) as rows`.'
             )
+
+
+def _stray(name, site, plate, size, batch):
+    uses = f"uses the rows that plate {plate!r} takes, but does not stand in that plate"
+    if not site.is_observed:
+        return (
+            f"The prior of latent site {name!r} {uses}: it would change with every minibatch. Compute it from all the "
+            "rows, outside the plate, from x itself and not from numpyro.subsample(x, ...) or x[rows]."
+        )
+    if site.plates:
+        other = sorted(site.plates)[0]
+        return (
+            f"Site {name!r} stands in plate {other!r} and {uses}: rows that belong together would be paired at random, "
+            f"or weighted wrongly. Take all its data inside one plate, xb and yb both under {other!r}; or put it into "
+            "both plates, if every row of one belongs to every row of the other."
+        )
+    return (
+        f"Site {name!r} {uses}: its {batch} rows would not be weighted as {size} (N/B = {size / batch:.4g}). Put it "
+        f"into the plate, one value a row, and drop a factor N/B if it has one:\n"
+        f'    with numpyro.plate("{plate}", {size}, subsample_size={batch}):\n'
+        f"        ...\n"
+        f'        numpyro.sample("{name}", ...)  # or numpyro.factor("{name}", ...) of shape ({batch},)'
+    )
+
+
+def check_lengths(overruns: Sequence[Overrun], plates: Mapping[str, tuple[int, int]], names: Mapping[int, str]) -> None:
+    """Raise ``ModelError`` for arrays that the rows of a larger plate index: JAX would repeat their last row.
+
+    Args:
+        overruns: found with the last row of every plate; labels are ("rows", plate) and ("leaf", number).
+        plates: (N, B) of the subsampled plates.
+        names: of the arrays among the model's arguments.
+    """
+    for array in overruns:
+        plate = next(name for kind, name in array.of if kind == "rows")
+        leaves = [names[number] for kind, number in array.labels if kind == "leaf" and number in names]
+        what = leaves[0] if len(leaves) == 1 else "an array"
+        rows = array.shape[array.axis]
+        raise ModelError(
+            f"Plate {plate!r} has {plates[plate][0]} rows, but {what} of shape {array.shape}, which its row numbers "
+            f"index, has {rows}: the rows that are missing would be copies of the last one. Give the plate the size of "
+            f'the data, numpyro.plate("{plate}", {rows}, ...), or pass all the data.'
+        )
+
+
+def explain(error: Exception, arguments: Mapping[str, Any]) -> str | None:
+    """What an error of a model that was traced comes from, if it is known: an argument, or NumPy data indexed by rows.
+
+    Args:
+        error: that the model raised.
+        arguments: its arguments by name.
+    """
+    if isinstance(error, _OF_TRACERS):
+        line = _line_of(error)
+        return (
+            f"The model hands rows of the minibatch to NumPy{line}, which needs to know their values, and these change at "
+            "every step. Data that are indexed by the rows of a plate must be JAX arrays: jnp.asarray(x)[rows], or "
+            "numpyro.subsample(x, event_dim=...), or pass x to the model as an argument; and functions of the minibatch "
+            "must be jax.numpy's."
+        )
+    culprits = [
+        f"{name}{jax.tree_util.keystr(path)} is {what}"
+        for name, argument in arguments.items()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(argument, is_leaf=_is_one)
+        if (what := _unusable(leaf)) is not None
+    ]
+    if not culprits:
+        return None
+    return "; ".join(culprits) + f". The model failed with it: {type(error).__name__}: {str(error):.300}"
+
+
+_OF_TRACERS = (jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError)
+
+
+def _line_of(error):
+    """Where the model's author wrote what raised an error: the innermost line that is no package's."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename and os.path.dirname(frame.filename) != os.path.dirname(__file__)
+    ]
+    if not frames:
+        return ""
+    found = frames[-1]
+    code = f" (`{found.line}`)" if found.line else ""
+    return f", in {os.path.basename(found.filename)}, line {found.lineno}{code}"
+
+
+def _is_one(value):
+    return isinstance(value, list | BCOO) and not any(isinstance(part, list | dict | tuple) for part in value)
+
+
+def _unusable(value):
+    """What an argument is that a model cannot compute with, and what to write instead; None if it can."""
+    kind = f"{type(value).__module__.split('.')[0]}.{type(value).__name__}"
+    if isinstance(value, BCOO) or (type(value).__module__.startswith("scipy.sparse")):
+        dense = "todense" if isinstance(value, BCOO) else "toarray"
+        return f"a sparse array ({kind}), whose rows cannot be taken: pass a dense one, .{dense}()"
+    if isinstance(value, list):
+        return "a list: pass jnp.asarray(...) of it"
+    if not hasattr(value, "__array__") or isinstance(value, jax.Array):
+        return _of_complex(value)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        return f"a {kind} that numpy.asarray does not take: pass a NumPy array"
+    if array.dtype.kind in "USOMmV":
+        mend = {"O": ".astype(float)", "M": ".astype('datetime64[s]').astype(float)"}.get(array.dtype.kind)
+        mend = mend or "numpy.unique(..., return_inverse=True)[1] of it, its labels as integers"
+        if array.dtype.kind == "O" and any(isinstance(one, str) for one in array.ravel()[:100]):
+            mend = "numpy.unique(..., return_inverse=True)[1] of it, its labels as integers"
+        return f"a {kind} of dtype {array.dtype}, which is not numeric: pass {mend}"
+    if not isinstance(value, np.ndarray):
+        return f"a {kind}: pass numpy.asarray(...) of it"
+    return _of_complex(value)
+
+
+def _of_complex(value):
+    if getattr(value, "dtype", None) is not None and jnp.issubdtype(value.dtype, jnp.complexfloating):
+        return f"complex ({value.dtype}), and a log density is real: pass .real and .imag, or jnp.abs(...)"
+    return None
 
 
 def _base(distribution):
@@ -111,29 +296,44 @@ def _check_factor(name, site, inside, plates):
             raise ModelError(
                 f"Factor {name!r} has shape {shape} inside plate {frame.name!r}, which counts it once for each "
                 f"of the {batch} rows of the minibatch. Give one log factor a row, shape ({batch},) "
-                "(drop the .sum()), or move it out of the plate."
+                "(drop the .sum()), or move it out of the plate if it uses no rows."
             )
 
 
 def _check_shape(name, site, inside, plates):
-    """Refuse observations that are not the minibatch's: NumPyro would broadcast them, or fail obscurely."""
-    event_dim = site["fn"].event_dim
-    shape = jnp.shape(site["value"])[: len(jnp.shape(site["value"])) - event_dim]
+    """Refuse observations and distributions of which one is broadcast along an axis that is no plate's."""
+    fn, shape = site["fn"], jnp.shape(site["value"])
+    values = shape[: len(shape) - fn.event_dim]
     taken = {frame.dim for frame in site["cond_indep_stack"]}
+    advice = f"Take them with obs=numpyro.subsample(y, event_dim={fn.event_dim})"
     for frame in inside:
         size, batch = plates[frame.name]
-        advice = f"Take them with obs=numpyro.subsample(y, event_dim={event_dim})"
-        if batch < size and len(shape) >= -frame.dim and shape[frame.dim] == size:
+        if batch < size and _size(values, frame.dim) == size:
             raise ModelError(
                 f"Site {name!r} has {size} values in plate {frame.name!r}, which takes {batch} of its {size} rows a "
                 f"minibatch. {advice}."
             )
-        strays = [
-            dim for dim in range(-len(shape), 0) if dim not in taken and shape[dim] in (size, batch) and batch > 1
-        ]
-        if strays:
-            raise ModelError(
-                f"Site {name!r} has values of shape {jnp.shape(site['value'])}, whose dimension {strays[0]} is of no "
-                f"plate: they would be broadcast against the {batch} rows of plate {frame.name!r}. Reshape the data, "
-                f"y of shape ({size}, 1) to ({size},) for instance. {advice}."
-            )
+    together = lax.broadcast_shapes(values, tuple(fn.batch_shape))
+    for frame in inside:
+        size, batch = plates[frame.name]
+        for dim in set(range(-len(together), 0)) - taken:
+            if _size(together, dim) not in (size, batch) or batch == 1:
+                continue  # NumPyro warns of axes without a plate
+            along, across = _size(values, frame.dim), _size(values, dim)
+            if across > 1 and along == 1:
+                raise ModelError(
+                    f"Site {name!r} has values of shape {shape}, whose dimension {dim} is of no plate: they would be "
+                    f"broadcast against the {batch} rows of plate {frame.name!r}. Reshape the data, "
+                    f"y of shape ({size}, 1) to ({size},) for instance. {advice}."
+                )
+            if across == 1 and along > 1:
+                raise ModelError(
+                    f"Site {name!r} has a distribution of batch shape {tuple(fn.batch_shape)}, whose dimension {dim} "
+                    f"is of no plate, for values of shape {shape}: each of the {batch} rows of plate {frame.name!r} "
+                    f"would be compared with all {batch} means. Give the distribution one value a row, "
+                    f"mean[:, 0] for a mean of shape ({batch}, 1)."
+                )
+
+
+def _size(shape, dim):
+    return shape[dim] if len(shape) >= -dim else 1
