@@ -21,6 +21,10 @@ from sgworld_numpyro.subsampling import ContiguousScheme
 from sgworld_numpyro.target import Arguments, Slot
 
 
+# What runs once takes longer to compile than to run: a third of that is saved so.
+_QUICKLY = {"xla_backend_optimization_level": 0}
+
+
 class Binding:
     """An engine and the arguments that it runs on.
 
@@ -34,6 +38,7 @@ class Binding:
         self.engine = engine
         self.arguments = arguments
         self.hold = hold
+        self.checked = False  # whether minibatches were found to estimate the whole
         self._data = HeldData()
         self._fingerprints: dict[int, int] = {}
         self._cached: dict[Any, Callable] = {}
@@ -100,8 +105,15 @@ class Binding:
         }
         return arguments.with_arrays(arrays), reordered
 
-    def compiled(self, name: str, function: Callable, arguments: Arguments) -> Callable:
-        """``function(arguments, *inputs)`` on these arguments, compiled once if they are those of the binding."""
+    def compiled(self, name: str, function: Callable, arguments: Arguments, once: bool = False) -> Callable:
+        """``function(arguments, *inputs)`` on these arguments, compiled once if they are those of the binding.
+
+        Args:
+            name: of what is compiled, to find it again.
+            function: what to compile.
+            arguments: the model's arguments.
+            once: whether it will be called a time or two, outside of any other compilation.
+        """
 
         def on_arguments(*inputs):
             return function(self.read(arguments)[0], *inputs)
@@ -109,7 +121,7 @@ class Binding:
         if not self.is_of(arguments):
             return on_arguments
         if name not in self._cached:
-            self._cached[name] = jax.jit(on_arguments)
+            self._cached[name] = jax.jit(on_arguments, compiler_options=_QUICKLY if once else None)
         return self._cached[name]
 
 

@@ -1,7 +1,9 @@
 """SGLD, SGWORLD and SGD as kernels for NumPyro's ``MCMC``."""
 
 import copy
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 import jax
@@ -14,6 +16,7 @@ from numpyro.util import is_prng_key
 
 from sgworld_numpyro import checks
 from sgworld_numpyro.binding import Binding
+from sgworld_numpyro.consistency import DoesNotRunOnAllRows, check_minibatches
 from sgworld_numpyro.divergence import progress_bar_reports, report_from_device
 from sgworld_numpyro.engine import Engine, steps_per_pass
 from sgworld_numpyro.gradients import GradientEstimator, Minibatch
@@ -141,9 +144,12 @@ class StochasticGradientKernel(MCMCKernel):
         if callable(self._step_size):
             checks.check_schedule(self._step_size, num_warmup * engine.steps)
         start = partial(start_state, engine, self._init_strategy, self._initial_step_size())
-        state, valid = binding.compiled("start", start, arguments)(rng_key, init_params)
-        if not is_traced(valid):
-            checks.check_initial_state(valid, state.position.reshape(-1, engine.target.dim)[0], binding)
+        state, valid = binding.compiled("start", start, arguments, once=not traced)(rng_key, init_params)
+        first = None if is_traced(valid) else state.position.reshape(-1, engine.target.dim)[0]
+        if first is not None:
+            checks.check_initial_state(valid, first, binding)
+        if not any(map(is_traced, arguments.leaves)):
+            self._check_minibatches(binding, first)
         state = state._replace(kept=self._nothing_kept(binding, num_warmup, batch))
         plan = plan_of(engine, self._step_size, self._bias_tolerance)
         if plan is not None:
@@ -273,6 +279,20 @@ class StochasticGradientKernel(MCMCKernel):
             return inspect_model(self._model, arguments)
         except ModelError:
             return inspect_model(self._model, arguments, whole=True)
+
+    def _check_minibatches(self, binding: Binding, start: Array | None):
+        """Once for a model and its data; what takes all its rows at every step has no minibatches."""
+        if binding.checked or isinstance(self._subsampling, FullBatch):
+            return
+        try:
+            # The data are known also where the keys are traced.
+            with jax.ensure_compile_time_eval() if start is None else nullcontext():
+                check_minibatches(binding, start)
+        except DoesNotRunOnAllRows as error:
+            if self._step_size is None or binding.engine.target.blind:  # tuning takes other numbers of rows
+                raise
+            warnings.warn(str(error), stacklevel=3)
+        binding.checked = True
 
     def _bind(self, arguments: Arguments, hold: bool) -> Binding:
         """The binding to these arguments, kept until there are others."""

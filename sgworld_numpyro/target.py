@@ -101,6 +101,7 @@ class Target:
         abstract: whether the model can be traced without its data's values.
         whole: whether it is run on all its rows always; ``plates`` then has one stand-in.
         widest: elements of the largest array that a minibatch's log density takes; 0 if not looked for.
+        blind: observed sites in a plate whose rows do not reach them.
     """
 
     model: Callable
@@ -113,6 +114,7 @@ class Target:
     abstract: bool
     whole: bool = False
     widest: int = 0
+    blind: tuple[str, ...] = ()
 
     @property
     def dtype(self):
@@ -289,6 +291,8 @@ def _dependence(target, arguments, arrays):
             frames = sites[name]["cond_indep_stack"]
             stands_in[name] = frozenset(frame.name for frame in frames if takes_some(frame, plates))
             observed[name] = sites[name]["is_observed"]
+            if jnp.iscomplexobj(densities[name]):
+                raise TypeError(f"site {name!r} has a complex log density; it must be real.")
         return densities, {name: values[name] for name in target.deterministic}
 
     rows = target.first_rows()
@@ -320,4 +324,5 @@ def _dependence(target, arguments, arrays):
             name for name in target.deterministic if all(kind == "leaf" for kind, _ in deterministic[name])
         ),
         "widest": found.widest,
+        "blind": tuple(name for name, seen in reached.items() if seen.is_observed and not seen.plates <= seen.rows_of),
     }

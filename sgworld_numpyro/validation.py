@@ -15,6 +15,7 @@ from numpyro.distributions.distribution import ExpandedDistribution, Independent
 from numpyro.util import _validate_model
 
 from sgworld_numpyro.dependence import Overrun
+from sgworld_numpyro.handlers import as_numeric
 
 # The arithmetic of positions needs room for a few multiples of the number of rows.
 MAX_ROWS = 2**29
@@ -118,12 +119,12 @@ def check_sites(trace: Mapping[str, Any], plates: Mapping[str, tuple[int, int]])
                 f"Latent site {name!r} has a delta distribution; use numpyro.deterministic({name!r}, ...)."
             )
         if inside:
-            size, batch = plates[inside[0].name]
+            size, _ = plates[inside[0].name]
             raise ModelError(
                 f"Latent site {name!r} is inside the subsampled plate {inside[0].name!r}: a minibatch would update "
                 "only some of its values, with the wrong scale. Marginalise it, take the subsample_size off "
-                f"that plate, or give it a plate of its own with all rows, numpyro.plate({name + 's'!r}, {size}), and "
-                f"index it by the rows of {inside[0].name!r}: {name}[rows]."
+                f'that plate, or give it one of its own with all rows, numpyro.plate("all_{inside[0].name}", {size}), and '
+                f"index it by the rows of the minibatch."
             )
     if not latents:
         raise ModelError("The model has no latent sample site: there is nothing to sample.")
@@ -208,7 +209,13 @@ def explain(error: Exception, arguments: Mapping[str, Any]) -> str | None:
         error: that the model raised.
         arguments: its arguments by name.
     """
-    if isinstance(error, _OF_TRACERS):
+    culprits = [
+        f"{name}{jax.tree_util.keystr(path)} is {what}"
+        for name, argument in arguments.items()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(argument, is_leaf=_is_one)
+        if (what := _unusable(leaf)) is not None
+    ]
+    if not culprits and isinstance(error, _OF_TRACERS):
         line = _line_of(error)
         return (
             f"The model hands rows of the minibatch to NumPy{line}, which needs to know their values, and these change at "
@@ -216,15 +223,9 @@ def explain(error: Exception, arguments: Mapping[str, Any]) -> str | None:
             "numpyro.subsample(x, event_dim=...), or pass x to the model as an argument; and functions of the minibatch "
             "must be jax.numpy's."
         )
-    culprits = [
-        f"{name}{jax.tree_util.keystr(path)} is {what}"
-        for name, argument in arguments.items()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(argument, is_leaf=_is_one)
-        if (what := _unusable(leaf)) is not None
-    ]
     if not culprits:
         return None
-    return "; ".join(culprits) + f". The model failed with it: {type(error).__name__}: {str(error):.300}"
+    return f"{'; '.join(culprits)}. The model failed with it ({type(error).__name__}: {str(error).splitlines()[0]:.150})."
 
 
 _OF_TRACERS = (jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError)
@@ -245,7 +246,7 @@ def _line_of(error):
 
 
 def _is_one(value):
-    return isinstance(value, list | BCOO) and not any(isinstance(part, list | dict | tuple) for part in value)
+    return isinstance(value, BCOO) or (isinstance(value, list) and as_numeric(value) is not value)
 
 
 def _unusable(value):
@@ -255,7 +256,7 @@ def _unusable(value):
         dense = "todense" if isinstance(value, BCOO) else "toarray"
         return f"a sparse array ({kind}), whose rows cannot be taken: pass a dense one, .{dense}()"
     if isinstance(value, list):
-        return "a list: pass jnp.asarray(...) of it"
+        return "a list of numbers: pass jnp.asarray(...) of it"
     if not hasattr(value, "__array__") or isinstance(value, jax.Array):
         return _of_complex(value)
     try:

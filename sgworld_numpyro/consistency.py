@@ -1,0 +1,153 @@
+"""Do minibatches estimate the potential of all the data?
+
+Whatever is wrong with a model's use of its minibatch shows in one number: the mean of the minibatches' log densities
+over a partition of the rows is that of all the rows at once, to rounding. Statistics of the minibatch, shapes that
+broadcast its rows against each other and weights written by hand all break this, so one comparison before the first
+sample finds also what no rule of ``validation`` knows.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from math import prod
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from numpyro.infer.util import compute_log_probs
+
+from sgworld_numpyro.binding import Binding
+from sgworld_numpyro.handlers import at_rows, full_data
+from sgworld_numpyro.target import Arguments, Target
+from sgworld_numpyro.validation import ModelError
+
+MAX_BATCHES = 10_000  # whose dispatch takes some tenths of a second
+MAX_ELEMENTS = 2**26  # of the largest array on the way, were all these batches one: some 250 MiB
+CROSSED_BATCHES = 64  # of several plates together, if none alone has more
+SUM_LENGTH = 512  # terms that are added in the model's precision; these sums are added in double precision
+ROUNDINGS = 1000  # by which two sums of the same terms may differ, in units of the last place
+CONDITION = 30  # times what eight roundings of the position change, by which they may differ instead
+SPREAD = 0.5  # of the unconstrained coordinates looked at: at 0 a regression would not see its predictors
+
+
+class DoesNotRunOnAllRows(ModelError):
+    """The model works for its own batch size only."""
+
+
+def check_minibatches(binding: Binding, start: Array | None) -> None:
+    """Raise ``ModelError`` where a site's minibatches do not average to what it is on all the rows.
+
+    On the first rows of very large data. Takes no more than a pass.
+
+    Args:
+        binding: the model and its data.
+        start: where the potential is finite, shape (dim,), should it not be so near 0; None if that is not known.
+
+    Raises:
+        ModelError: if they do not, with the site, both numbers and what to look for.
+        DoesNotRunOnAllRows: if the model fails on another number of rows than its own batch size.
+    """
+    target = binding.engine.target
+    counts = _batches(target)
+    compare = binding.compiled("minibatches", partial(_densities, target, counts), binding.arguments, once=True)
+    here = np.random.default_rng(0).uniform(-SPREAD, SPREAD, target.dim).astype(target.dtype)
+    places = [here] if start is None else [here, np.asarray(start) + here, np.asarray(start)]
+    try:
+        for here in places:
+            parts, whole = _sums(compare(here), counts)
+            if all(np.isfinite(total) for total in (*parts.values(), *whole.values())):
+                break
+    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise DoesNotRunOnAllRows(_why_not(target, error)) from error
+    differs = {name: abs(parts[name] - whole[name]) for name in whole if np.isfinite(parts[name] - whole[name])}
+    epsilon = float(jnp.finfo(here.dtype).eps)
+    suspects = [n for n, gap in differs.items() if gap > ROUNDINGS * epsilon * max(abs(parts[n]), abs(whole[n]))]
+    if not suspects:
+        return
+    # Where single terms are ill-conditioned, a few roundings of the position do as much.
+    near_parts, near = _sums(compare(here * (1 + 8 * epsilon)), counts)
+    for name in suspects:
+        if differs[name] > CONDITION * max(abs(near[name] - whole[name]), abs(near_parts[name] - parts[name])):
+            raise ModelError(_message(target, name, parts[name], whole[name], counts))
+
+
+def _batches(target: Target) -> dict[str, int]:
+    """How many whole minibatches of each plate to look at: all, unless these are too many or too large."""
+    counts = {plate.name: plate.size // plate.batch_size for plate in target.plates}
+    limit = min(MAX_BATCHES, max(1, MAX_ELEMENTS // max(1, target.widest)))
+    if len(counts) > 1:
+        limit = min(limit, max(CROSSED_BATCHES, *counts.values()))
+    while prod(counts.values()) > limit:
+        longest = max(counts, key=lambda name: counts[name])
+        if len(counts) == 1:
+            counts[longest] = limit
+        elif counts[longest] == 1:
+            break
+        else:
+            counts[longest] = -(-counts[longest] // 2)
+    return counts
+
+
+def _densities(target: Target, counts: Mapping[str, int], arguments: Arguments, position: Array):
+    """Log densities by site, in sums of some terms: of each combination of minibatches, and of their rows at once."""
+    args, kwargs = arguments.unflatten()
+    values = target.constrain(target.unravel(position), arguments, deterministic=False)
+
+    def of(model):
+        found, _ = compute_log_probs(model, args, kwargs, values, sum_log_prob=False)
+        return {name: _in_short_sums(density) for name, density in found.items()}
+
+    def minibatch(numbers):
+        rows = {
+            plate.name: numbers[place] * plate.batch_size + jnp.arange(plate.batch_size, dtype=jnp.int32)
+            for place, plate in enumerate(target.plates)
+        }
+        taken = {slot: target.take(slot, arguments.leaves[slot.leaf], rows[slot.plate]) for slot in target.slots}
+        return of(target.at(arguments, rows, taken))
+
+    grid = np.indices([counts[plate.name] for plate in target.plates]).reshape(len(target.plates), -1)
+    parts = lax.map(minibatch, jnp.asarray(grid.T, jnp.int32))
+    if all(counts[plate.name] * plate.batch_size == plate.size for plate in target.plates):
+        return parts, of(full_data(target.model))
+    rows = {plate.name: jnp.arange(counts[plate.name] * plate.batch_size) for plate in target.plates}
+    return parts, of(at_rows(target.model, rows))
+
+
+def _in_short_sums(density):
+    flat = jnp.ravel(density)
+    rest = -flat.size % SUM_LENGTH if flat.size > SUM_LENGTH else 0
+    return jnp.pad(flat, (0, rest)).reshape(-1, min(SUM_LENGTH, flat.size) or 1).sum(1)
+
+
+def _sums(found, counts):
+    parts, whole = jax.device_get(found)
+    batches = prod(counts.values())
+    means = {name: float(np.sum(value, dtype=float)) / batches for name, value in parts.items()}
+    return means, {name: float(np.sum(value, dtype=float)) for name, value in whole.items()}
+
+
+def _message(target, name, part, whole, counts):
+    rows = ", ".join(f"{counts[plate.name] * plate.batch_size} of plate {plate.name!r}" for plate in target.plates)
+    text = (
+        f"Minibatches do not estimate the log density of all the data. At site {name!r} their mean over a pass is "
+        f"{part:.6g}, and that of all rows at once ({rows}) is {whole:.6g}"
+    )
+    ratio = part / whole if whole else np.inf
+    weights = {plate.size / plate.batch_size for plate in target.plates}
+    if any(abs(abs(np.log(abs(ratio))) - np.log(weight)) < 0.01 for weight in weights if weight > 1 and ratio):
+        return f"{text}: a factor of N/B. Do not multiply or divide by N/B in the model: the plate does that."
+    return (
+        f"{text}, {part - whole:+.3g}. Look for what is computed from the rows of a minibatch together: their mean or "
+        "variance (standardise the data before, or use a layer without batch statistics), shapes that broadcast rows "
+        "against each other, sums or means that should be one value a row, numbers of rows written by hand."
+    )
+
+
+def _why_not(target, error):
+    blind = f"Site {target.blind[0]!r} takes the same values whatever rows its plate takes. " if target.blind else ""
+    sizes = ", ".join(str(plate.batch_size) for plate in target.plates)
+    return (
+        f"The model runs on a minibatch but not on all its rows: {type(error).__name__}: {str(error).splitlines()[0]:.200} "
+        f"{blind}A model must take any number of rows, for tuning, ArviZ and Predictive: write rows.shape[0] or "
+        f"xb.shape[0] instead of the batch size {sizes}, and take all its data with numpyro.subsample or x[rows]."
+    )
