@@ -20,7 +20,6 @@ from sgworld_numpyro.held_data import HeldData, holdable, is_traced, warn_if_bak
 from sgworld_numpyro.subsampling import ContiguousScheme
 from sgworld_numpyro.target import Arguments, Slot
 
-
 # What runs once takes longer to compile than to run: a third of that is saved so.
 _QUICKLY = {"xla_backend_optimization_level": 0}
 

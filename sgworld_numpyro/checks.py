@@ -14,7 +14,6 @@ from sgworld_numpyro.binding import Binding
 from sgworld_numpyro.held_data import is_traced
 from sgworld_numpyro.linear_gaussian import INTEGRATORS
 from sgworld_numpyro.subsampling import Plate, SubsamplingScheme
-from sgworld_numpyro.target import Arguments
 from sgworld_numpyro.tuning import name_of
 
 

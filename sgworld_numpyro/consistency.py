@@ -9,6 +9,7 @@ sample finds also what no rule of ``validation`` knows.
 from collections.abc import Mapping
 from functools import partial
 from math import prod
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from numpyro.infer.util import compute_log_probs
 
 from sgworld_numpyro.binding import Binding
 from sgworld_numpyro.handlers import at_rows, full_data
+from sgworld_numpyro.subsampling import Plate
 from sgworld_numpyro.target import Arguments, Target
 from sgworld_numpyro.validation import ModelError
 
@@ -48,13 +50,13 @@ def check_minibatches(binding: Binding, start: Array | None) -> None:
         DoesNotRunOnAllRows: if the model fails on another number of rows than its own batch size.
     """
     target = binding.engine.target
-    counts = _batches(target)
-    compare = binding.compiled("minibatches", partial(_densities, target, counts), binding.arguments, once=True)
+    covers = _covers(target)
+    compare = binding.compiled("minibatches", partial(_densities, target, covers), binding.arguments, once=True)
     here = np.random.default_rng(0).uniform(-SPREAD, SPREAD, target.dim).astype(target.dtype)
     places = [here] if start is None else [here, np.asarray(start) + here, np.asarray(start)]
     try:
         for here in places:
-            parts, whole = _sums(compare(here), counts)
+            parts, whole = _sums(compare(here), covers)
             if all(np.isfinite(total) for total in (*parts.values(), *whole.values())):
                 break
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
@@ -65,30 +67,57 @@ def check_minibatches(binding: Binding, start: Array | None) -> None:
     if not suspects:
         return
     # Where single terms are ill-conditioned, a few roundings of the position do as much.
-    near_parts, near = _sums(compare(here * (1 + 8 * epsilon)), counts)
+    near_parts, near = _sums(compare(here * (1 + 8 * epsilon)), covers)
     for name in suspects:
         if differs[name] > CONDITION * max(abs(near[name] - whole[name]), abs(near_parts[name] - parts[name])):
-            raise ModelError(_message(target, name, parts[name], whole[name], counts))
+            raise ModelError(_message(target, name, parts[name], whole[name], covers))
 
 
-def _batches(target: Target) -> dict[str, int]:
-    """How many whole minibatches of each plate to look at: all, unless these are too many or too large."""
-    counts = {plate.name: plate.size // plate.batch_size for plate in target.plates}
+class _Cover(NamedTuple):
+    """Minibatches of a plate that take each of its first rows equally often.
+
+    - **batches** - how many.
+    - **rows** - how many rows they cover together.
+    - **left_out** - consecutive rows that each leaves out where there are no two without common rows; else 0.
+    """
+
+    batches: int
+    rows: int
+    left_out: int
+
+    def of(self, number: Array, batch: int) -> Array:
+        """The rows of the minibatch of that number."""
+        if not self.left_out:
+            return number * batch + jnp.arange(batch, dtype=jnp.int32)
+        places = jnp.arange(batch, dtype=jnp.int32)
+        return places + self.left_out * (places >= number * self.left_out)
+
+
+def _covers(target: Target) -> dict[str, _Cover]:
+    """All whole minibatches of every plate, unless these are too many or too large."""
+    covers = {plate.name: _cover(plate) for plate in target.plates}
     limit = min(MAX_BATCHES, max(1, MAX_ELEMENTS // max(1, target.widest)))
-    if len(counts) > 1:
-        limit = min(limit, max(CROSSED_BATCHES, *counts.values()))
-    while prod(counts.values()) > limit:
-        longest = max(counts, key=lambda name: counts[name])
-        if len(counts) == 1:
-            counts[longest] = limit
-        elif counts[longest] == 1:
-            break
-        else:
-            counts[longest] = -(-counts[longest] // 2)
-    return counts
+    if len(covers) > 1:
+        limit = min(limit, max(CROSSED_BATCHES, *(cover.batches for cover in covers.values())))
+    while (total := prod(cover.batches for cover in covers.values())) > limit:
+        plate = max(target.plates, key=lambda plate: covers[plate.name].batches)
+        count = max(1, covers[plate.name].batches * limit // total)
+        covers[plate.name] = _Cover(count, count * plate.batch_size, 0)
+    return covers
 
 
-def _densities(target: Target, counts: Mapping[str, int], arguments: Arguments, position: Array):
+def _cover(plate: Plate) -> _Cover:
+    size, batch = plate.size, plate.batch_size
+    if batch == size or 2 * batch <= size:
+        return _Cover(size // batch, size // batch * batch, 0)
+    # One part more than a minibatch has, each as large as the rows that are too many allow: one is left out in turn.
+    parts = next(parts for parts in range(1, batch + 1) if batch % parts == 0 and batch // parts <= size - batch)
+    if parts >= CROSSED_BATCHES:
+        return _Cover(1, batch, 0)
+    return _Cover(parts + 1, batch + batch // parts, batch // parts)
+
+
+def _densities(target: Target, covers: Mapping[str, _Cover], arguments: Arguments, position: Array):
     """Log densities by site, in sums of some terms: of each combination of minibatches, and of their rows at once."""
     args, kwargs = arguments.unflatten()
     values = target.constrain(target.unravel(position), arguments, deterministic=False)
@@ -99,17 +128,17 @@ def _densities(target: Target, counts: Mapping[str, int], arguments: Arguments, 
 
     def minibatch(numbers):
         rows = {
-            plate.name: numbers[place] * plate.batch_size + jnp.arange(plate.batch_size, dtype=jnp.int32)
+            plate.name: covers[plate.name].of(numbers[place], plate.batch_size)
             for place, plate in enumerate(target.plates)
         }
         taken = {slot: target.take(slot, arguments.leaves[slot.leaf], rows[slot.plate]) for slot in target.slots}
         return of(target.at(arguments, rows, taken))
 
-    grid = np.indices([counts[plate.name] for plate in target.plates]).reshape(len(target.plates), -1)
+    grid = np.indices([covers[plate.name].batches for plate in target.plates]).reshape(len(target.plates), -1)
     parts = lax.map(minibatch, jnp.asarray(grid.T, jnp.int32))
-    if all(counts[plate.name] * plate.batch_size == plate.size for plate in target.plates):
+    if all(covers[plate.name].rows == plate.size for plate in target.plates):
         return parts, of(full_data(target.model))
-    rows = {plate.name: jnp.arange(counts[plate.name] * plate.batch_size) for plate in target.plates}
+    rows = {name: jnp.arange(cover.rows, dtype=jnp.int32) for name, cover in covers.items()}
     return parts, of(at_rows(target.model, rows))
 
 
@@ -119,15 +148,15 @@ def _in_short_sums(density):
     return jnp.pad(flat, (0, rest)).reshape(-1, min(SUM_LENGTH, flat.size) or 1).sum(1)
 
 
-def _sums(found, counts):
+def _sums(found, covers):
     parts, whole = jax.device_get(found)
-    batches = prod(counts.values())
+    batches = prod(cover.batches for cover in covers.values())
     means = {name: float(np.sum(value, dtype=float)) / batches for name, value in parts.items()}
     return means, {name: float(np.sum(value, dtype=float)) for name, value in whole.items()}
 
 
-def _message(target, name, part, whole, counts):
-    rows = ", ".join(f"{counts[plate.name] * plate.batch_size} of plate {plate.name!r}" for plate in target.plates)
+def _message(target, name, part, whole, covers):
+    rows = ", ".join(f"{cover.rows} of plate {plate!r}" for plate, cover in covers.items())
     text = (
         f"Minibatches do not estimate the log density of all the data. At site {name!r} their mean over a pass is "
         f"{part:.6g}, and that of all rows at once ({rows}) is {whole:.6g}"
@@ -135,7 +164,10 @@ def _message(target, name, part, whole, counts):
     ratio = part / whole if whole else np.inf
     weights = {plate.size / plate.batch_size for plate in target.plates}
     if any(abs(abs(np.log(abs(ratio))) - np.log(weight)) < 0.01 for weight in weights if weight > 1 and ratio):
-        return f"{text}: a factor of N/B. Do not multiply or divide by N/B in the model: the plate does that."
+        return (
+            f"{text}: a factor of N/B. Do not multiply or divide by N/B, the plate does that; and give it one value a "
+            "row, not the sum of all rows."
+        )
     return (
         f"{text}, {part - whole:+.3g}. Look for what is computed from the rows of a minibatch together: their mean or "
         "variance (standardise the data before, or use a layer without batch statistics), shapes that broadcast rows "
@@ -146,8 +178,9 @@ def _message(target, name, part, whole, counts):
 def _why_not(target, error):
     blind = f"Site {target.blind[0]!r} takes the same values whatever rows its plate takes. " if target.blind else ""
     sizes = ", ".join(str(plate.batch_size) for plate in target.plates)
+    first_line = str(error).partition("\n")[0]
     return (
-        f"The model runs on a minibatch but not on all its rows: {type(error).__name__}: {str(error).splitlines()[0]:.200} "
-        f"{blind}A model must take any number of rows, for tuning, ArviZ and Predictive: write rows.shape[0] or "
+        f"The model runs on a minibatch but not on all its rows ({type(error).__name__}: {first_line:.200}). {blind}A "
+        "model must take any number of rows, for tuning, ArviZ and Predictive: write rows.shape[0] or "
         f"xb.shape[0] instead of the batch size {sizes}, and take all its data with numpyro.subsample or x[rows]."
     )

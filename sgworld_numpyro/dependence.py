@@ -1,4 +1,4 @@
-"""What reaches the outputs of a function, and which rows reach past the end of an array, by following its operations."""
+"""What reaches the outputs of a function, and which indices reach past the end of an array."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,14 +19,14 @@ class Overrun(NamedTuple):
         labels: of the array.
         shape: its shape.
         axis: which of its axes is too short.
-        index: the index that it does not have.
+        place: the index that it does not have.
         of: labels of the index.
     """
 
     labels: Labels
     shape: tuple[int, ...]
     axis: int
-    index: int
+    place: int
     of: Labels
 
 
@@ -114,9 +114,9 @@ class _Walk:
             self._look_past_the_end(equation, *inputs)
         labels = _union(inputs)
         values = [one.value for one in inputs]
-        if name in _NUMPY and all(value is not None and value.dtype.kind in "iub" for value in values):
-            if equation.outvars[0].aval.size <= MAX_INDICES:
-                return [_Known(labels, np.asarray(_NUMPY[name](parameters, *values)))]
+        known = all(value is not None and value.dtype.kind in "iub" for value in values)
+        if known and name in _NUMPY and equation.outvars[0].aval.size <= MAX_INDICES:
+            return [_Known(labels, np.asarray(_NUMPY[name](parameters, *values)))]
         return [_Known(labels)] * len(equation.outvars)
 
     def _scan(self, parameters, inputs):

@@ -37,7 +37,9 @@ class _chooses_rows(Messenger):
             self._declared[id(msg["value"])] = (msg["value"], msg["name"])
 
     def _as_declared(self, frame, entered):
-        return frame._replace(name=self._name(entered[frame.dim]._indices, frame.name)) if frame.dim in entered else frame
+        return (
+            frame._replace(name=self._name(entered[frame.dim]._indices, frame.name)) if frame.dim in entered else frame
+        )
 
     def _name(self, indices, name):
         return self._declared.get(id(indices), (None, name))[1]
@@ -194,7 +196,7 @@ def is_numeric_array(leaf) -> bool:
 
 
 def as_numeric(value: Any) -> Any:
-    """Data in a foreign form as a NumPy array, if that is numeric: pandas, polars, xarray, tensors, lists of numbers."""
+    """Data of pandas, polars, xarray, a tensor or a list as a NumPy array, if that is numeric; else the value."""
     if isinstance(value, np.ndarray | jax.Array | int | float | complex | str | None):
         return value
     if not (hasattr(value, "__array__") or isinstance(value, list | tuple)):

@@ -17,6 +17,7 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy, transform_fn
 
 from sgworld_numpyro.dependence import flow
+from sgworld_numpyro.explanation import explain
 from sgworld_numpyro.handlers import HostArray, at_rows, full_data, is_numeric_array, record_plates, without_plates
 from sgworld_numpyro.subsampling.protocol import Plate
 from sgworld_numpyro.validation import (
@@ -26,7 +27,6 @@ from sgworld_numpyro.validation import (
     check_lengths,
     check_plates,
     check_sites,
-    explain,
     takes_some,
 )
 
@@ -234,9 +234,9 @@ def _inspect(model, arguments, arrays, abstract, whole):
         recorder = record_plates(full_data(model) if whole else at_rows(model, {}))
         seeded = substitute(seed(recorder, jax.random.key(0)), substitute_fn=init_to_uniform)
         sites = trace(seeded).get_trace(*args, **kwargs)
-        plates = {} if whole else recorder.plates
+        plates = {name: (size, size if whole else batch) for name, (size, batch) in recorder.plates.items()}
         check_plates(plates, recorder.hidden, recorder.sizes, whole)
-        check_sites(sites, plates)
+        check_sites(sites, plates, whole)
         found["plates"] = (ALL,) if whole else tuple(Plate(name, *plates[name]) for name in sorted(plates))
         found["slots"] = () if whole else _slots(recorder.subsampled, here)
         latents = {name: site for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]}
@@ -245,7 +245,7 @@ def _inspect(model, arguments, arrays, abstract, whole):
             name
             for name, site in sites.items()
             if site["type"] == "deterministic"
-            and not any(takes_some(frame, plates) for frame in site["cond_indep_stack"])
+            and (whole or not any(takes_some(frame, plates) for frame in site["cond_indep_stack"]))
         )
         transforms = {name: biject_to(site["fn"].support) for name, site in latents.items()}
         values = {name: site["value"] for name, site in latents.items()}
