@@ -23,11 +23,13 @@ from sgworld_numpyro.subsampling import Plate
 from sgworld_numpyro.target import Arguments, Target
 from sgworld_numpyro.validation import ModelError
 
-MAX_BATCHES = 10_000  # whose dispatch takes some tenths of a second
+MAX_BATCHES = 4096  # whose dispatch takes some hundredths of a second
+MAX_PRODUCTS = 2**29  # of rows and coordinates, which a network's passes are made of: some tenths of a second too
+MIN_BATCHES = 8  # whatever they cost
 MAX_ELEMENTS = 2**26  # of the largest array on the way, were all these batches one: some 250 MiB
 CROSSED_BATCHES = 64  # of several plates together, if none alone has more
 SUM_LENGTH = 512  # terms that are added in the model's precision; these sums are added in double precision
-ROUNDINGS = 1000  # by which two sums of the same terms may differ, in units of the last place
+ROUNDINGS = 100  # by which two sums of the same terms may differ, in units of the last place
 CONDITION = 30  # times what eight roundings of the position change, by which they may differ instead
 SPREAD = 0.5  # of the unconstrained coordinates looked at: at 0 a regression would not see its predictors
 
@@ -96,7 +98,9 @@ class _Cover(NamedTuple):
 def _covers(target: Target) -> dict[str, _Cover]:
     """All whole minibatches of every plate, unless these are too many or too large."""
     covers = {plate.name: _cover(plate) for plate in target.plates}
-    limit = min(MAX_BATCHES, max(1, MAX_ELEMENTS // max(1, target.widest)))
+    rows = sum(plate.batch_size for plate in target.plates)
+    dear = min(MAX_ELEMENTS // max(1, target.widest), MAX_PRODUCTS // (rows * target.dim))
+    limit = min(MAX_BATCHES, max(MIN_BATCHES, dear))
     if len(covers) > 1:
         limit = min(limit, max(CROSSED_BATCHES, *(cover.batches for cover in covers.values())))
     while (total := prod(cover.batches for cover in covers.values())) > limit:
