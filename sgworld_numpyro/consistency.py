@@ -6,6 +6,7 @@ broadcast its rows against each other and weights written by hand all break this
 sample finds also what no rule of ``validation`` knows.
 """
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from math import prod
@@ -15,13 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from numpyro.distributions import Unit
+from numpyro.distributions.distribution import MaskedDistribution
 from numpyro.infer.util import compute_log_probs
 
 from sgworld_numpyro.binding import Binding
 from sgworld_numpyro.handlers import at_rows, full_data
 from sgworld_numpyro.subsampling import Plate
 from sgworld_numpyro.target import Arguments, Target
-from sgworld_numpyro.validation import ModelError
+from sgworld_numpyro.validation import ModelError, base_of
 
 MAX_BATCHES = 4096  # whose dispatch takes some hundredths of a second
 MAX_PRODUCTS = 2**29  # of rows and coordinates, which a network's passes are made of: some tenths of a second too
@@ -58,18 +61,26 @@ def check_minibatches(binding: Binding, start: Array | None) -> None:
     places = [here] if start is None else [here, np.asarray(start) + here, np.asarray(start)]
     try:
         for here in places:
-            parts, whole = _sums(compare(here), covers)
+            parts, whole, outside = _sums(compare(here), covers)
             if all(np.isfinite(total) for total in (*parts.values(), *whole.values())):
                 break
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise DoesNotRunOnAllRows(_why_not(target, error)) from error
+    for name, count in outside.items():
+        if count:
+            warnings.warn(
+                f"{count} values of site {name!r} are outside of the support of its distribution, where its density "
+                "means nothing. Look for labels that do not begin at 0, counts that are not whole, or bounds that the data "
+                "exceed; or hide these rows with numpyro.handlers.mask.",
+                stacklevel=4,
+            )
     differs = {name: abs(parts[name] - whole[name]) for name in whole if np.isfinite(parts[name] - whole[name])}
     epsilon = float(jnp.finfo(here.dtype).eps)
     suspects = [n for n, gap in differs.items() if gap > ROUNDINGS * epsilon * max(abs(parts[n]), abs(whole[n]))]
     if not suspects:
         return
     # Where single terms are ill-conditioned, a few roundings of the position do as much.
-    near_parts, near = _sums(compare(here * (1 + 8 * epsilon)), covers)
+    near_parts, near, _ = _sums(compare(here * (1 + 8 * epsilon)), covers)
     for name in suspects:
         if differs[name] > CONDITION * max(abs(near[name] - whole[name]), abs(near_parts[name] - parts[name])):
             raise ModelError(_message(target, name, parts[name], whole[name], covers))
@@ -126,8 +137,12 @@ def _densities(target: Target, covers: Mapping[str, _Cover], arguments: Argument
     args, kwargs = arguments.unflatten()
     values = target.constrain(target.unravel(position), arguments, deterministic=False)
 
-    def of(model):
-        found, _ = compute_log_probs(model, args, kwargs, values, sum_log_prob=False)
+    outside: dict[str, Array] = {}
+
+    def of(model, look=False):
+        found, sites = compute_log_probs(model, args, kwargs, values, sum_log_prob=False)
+        if look:
+            outside.update({name: _outside(site) for name, site in sites.items() if site.get("is_observed")})
         return {name: _in_short_sums(density) for name, density in found.items()}
 
     def minibatch(numbers):
@@ -141,9 +156,18 @@ def _densities(target: Target, covers: Mapping[str, _Cover], arguments: Argument
     grid = np.indices([covers[plate.name].batches for plate in target.plates]).reshape(len(target.plates), -1)
     parts = lax.map(minibatch, jnp.asarray(grid.T, jnp.int32))
     if all(covers[plate.name].rows == plate.size for plate in target.plates):
-        return parts, of(full_data(target.model))
+        return parts, of(full_data(target.model), look=True), outside
     rows = {name: jnp.arange(cover.rows, dtype=jnp.int32) for name, cover in covers.items()}
-    return parts, of(at_rows(target.model, rows))
+    return parts, of(at_rows(target.model, rows), look=True), outside
+
+
+def _outside(site):
+    """How many observed values are outside of the support, where NumPyro's densities mean nothing."""
+    fn, value = site["fn"], site["value"]
+    if isinstance(base_of(fn), Unit):
+        return jnp.int32(0)
+    shown = fn._mask if isinstance(fn, MaskedDistribution) else True
+    return jnp.sum(~fn.support(value) & shown, dtype=jnp.int32)
 
 
 def _in_short_sums(density):
@@ -153,10 +177,10 @@ def _in_short_sums(density):
 
 
 def _sums(found, covers):
-    parts, whole = jax.device_get(found)
+    parts, whole, outside = jax.device_get(found)
     batches = prod(cover.batches for cover in covers.values())
     means = {name: float(np.sum(value, dtype=float)) / batches for name, value in parts.items()}
-    return means, {name: float(np.sum(value, dtype=float)) for name, value in whole.items()}
+    return means, {name: float(np.sum(value, dtype=float)) for name, value in whole.items()}, outside
 
 
 def _message(target, name, part, whole, covers):

@@ -112,6 +112,7 @@ class _Walk:
             return self.jaxpr(inner[0], inputs)  # jit, remat, and functions with derivatives of their own
         if name == "gather":
             self._look_past_the_end(equation, *inputs)
+            return [self._gathered(equation, *inputs)]
         labels = _union(inputs)
         values = [one.value for one in inputs]
         known = all(value is not None and value.dtype.kind in "iub" for value in values)
@@ -147,6 +148,13 @@ class _Walk:
         which, *operands = inputs
         branches = [self.closed(branch, operands) for branch in parameters["branches"]]
         return [_Known(which.labels | _union(outputs)) for outputs in zip(*branches, strict=True)]
+
+    def _gathered(self, equation, array, index):
+        """Of an array whose entries are all alike, the same again."""
+        labels, shape = array.labels | index.labels, equation.outvars[0].aval.shape
+        if array.value is None or array.value.size == 0 or array.value.min() != array.value.max():
+            return _Known(labels)
+        return _Known(labels, np.broadcast_to(array.value.flat[0], shape))
 
     def _look_past_the_end(self, equation, array, index):
         if index.value is None or equation.params["mode"] == GatherScatterMode.CLIP:  # who says clip means it

@@ -24,7 +24,7 @@ from sgworld_numpyro.validation import (
     ModelError,
     Seen,
     check_dependence,
-    check_lengths,
+    check_indices,
     check_plates,
     check_sites,
     takes_some,
@@ -303,15 +303,21 @@ def _dependence(target, arguments, arrays):
     leaves = shapes if target.abstract else {}
     labels = (
         {name: frozenset([("rows", name)]) for name in rows},
-        {slot: frozenset([("batch", slot.plate)]) for slot in batches},
+        {slot: frozenset([("batch", slot.plate), ("leaf", slot.leaf)]) for slot in batches},
         {number: frozenset([("leaf", number)]) for number in leaves},
     )
+    # Where an index reaches furthest: the last row, and the largest of an argument that holds whole numbers.
     last = {plate.name: np.full(plate.batch_size, plate.size - 1, np.int32) for plate in target.plates}
-    values = (last, dict.fromkeys(batches), dict.fromkeys(leaves))
+    largest = {number: _largest(arguments.leaves[number]) for number in shapes}
+    values = (
+        last,
+        {slot: _filled(largest[slot.leaf], shape) for slot, shape in batches.items()},
+        {number: _filled(largest[number], shape) for number, shape in leaves.items()},
+    )
     function = outputs if target.abstract else lambda inputs, z: outputs(inputs, z, arrays)
     found = flow(function, (rows, batches, leaves), labels, target.prototype, values=values)
     densities, deterministic = found.outputs
-    check_lengths(found.overruns, plates, arguments.names(target.model))
+    check_indices(found.overruns, plates, arguments.names(target.model))
     reached = {
         name: Seen(stands_in[name], frozenset(of for kind, of in labels if kind != "leaf"), observed[name])
         for name, labels in densities.items()
@@ -326,3 +332,13 @@ def _dependence(target, arguments, arrays):
         "widest": found.widest,
         "blind": tuple(name for name, seen in reached.items() if seen.is_observed and not seen.plates <= seen.rows_of),
     }
+
+
+def _largest(leaf):
+    """The largest entry of whole numbers that are known."""
+    known = not isinstance(leaf, jax.core.Tracer) and leaf.dtype.kind in "iu" and leaf.size
+    return np.asarray(leaf).max() if known else None
+
+
+def _filled(value, shape):
+    return None if value is None else np.broadcast_to(value.astype(shape.dtype), shape.shape)

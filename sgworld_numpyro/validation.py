@@ -1,5 +1,6 @@
 """What a model must be like to be sampled from minibatches, and what to do where it is not."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -114,7 +115,7 @@ def check_sites(trace: Mapping[str, Any], plates: Mapping[str, tuple[int, int]],
                 f"Latent site {name!r} is discrete: it has no gradient. Marginalise it in the model, or sample it "
                 "with a discrete block of numpyro.infer.Gibbs."
             )
-        if isinstance(_base(site["fn"]), Delta):
+        if isinstance(base_of(site["fn"]), Delta):
             raise ModelError(
                 f"Latent site {name!r} has a delta distribution; use numpyro.deterministic({name!r}, ...)."
             )
@@ -182,34 +183,49 @@ def _stray(name, site, plate, size, batch):
     )
 
 
-def check_lengths(overruns: Sequence[Overrun], plates: Mapping[str, tuple[int, int]], names: Mapping[int, str]) -> None:
-    """Raise ``ModelError`` for arrays that the rows of a larger plate index: JAX would repeat their last row.
+def check_indices(overruns: Sequence[Overrun], plates: Mapping[str, tuple[int, int]], names: Mapping[int, str]) -> None:
+    """Raise ``ModelError`` for arrays that the rows of a larger plate index, and warn of labels past an array's end.
+
+    JAX takes the last entry for what is beyond. Labels are warned of only: a row that a mask hides may have any.
 
     Args:
-        overruns: found with the last row of every plate; labels are ("rows", plate) and ("leaf", number).
+        overruns: found with the last row of every plate, and the largest entry of arguments that are whole numbers;
+            labels are ("rows", plate), ("batch", plate) and ("leaf", number).
         plates: (N, B) of the subsampled plates.
         names: of the arrays among the model's arguments.
     """
     for array in overruns:
+        leaves = [names.get(number, "an array") for kind, number in array.of if kind == "leaf"]
+        entries = array.shape[array.axis]
+        if len(leaves) == 1:
+            warnings.warn(
+                f"{leaves[0]} goes up to {array.place}, and indexes an array of shape {array.shape}, which has "
+                f"{entries} entries there: JAX takes the last one for those beyond. Labels count from 0: pass "
+                f"{leaves[0]} - {leaves[0]}.min(), or make the array longer.",
+                stacklevel=2,
+            )
+        if leaves:
+            continue  # of several arguments together nobody knows which occur together
         plate = next(name for kind, name in array.of if kind == "rows")
-        leaves = [names[number] for kind, number in array.labels if kind == "leaf" and number in names]
-        what = leaves[0] if len(leaves) == 1 else "an array"
-        rows = array.shape[array.axis]
+        indexed = [names[number] for kind, number in array.labels if kind == "leaf" and number in names]
+        what = indexed[0] if len(indexed) == 1 else "an array"
         raise ModelError(
             f"Plate {plate!r} has {plates[plate][0]} rows, but {what} of shape {array.shape}, which its row numbers "
-            f"index, has {rows}: the rows that are missing would be copies of the last one. Give the plate the size of "
-            f'the data, numpyro.plate("{plate}", {rows}, ...), or pass all the data.'
+            f"index, has {entries}: the rows that are missing would be copies "
+            f'of the last one. Give the plate the size of the data, numpyro.plate("{plate}", {entries}, ...), or pass '
+            "all the data."
         )
 
 
-def _base(distribution):
+def base_of(distribution: Any) -> Any:
+    """The distribution inside of what expands, masks or makes events of it."""
     while isinstance(distribution, ExpandedDistribution | Independent | MaskedDistribution):
         distribution = distribution.base_dist
     return distribution
 
 
 def _check_factor(name, site, inside, plates):
-    base = _base(site["fn"])
+    base = base_of(site["fn"])
     if not isinstance(base, Unit):
         return
     shape = jnp.shape(base.log_factor)

@@ -588,3 +588,60 @@ def _normalised(x, y, batch):
     with rows(batch):
         xb, yb = subsample(x, y)
         numpyro.sample("obs", dist.Normal((xb - xb.mean(0)) @ w, 1), obs=yb * len(yb))
+
+
+# --- Values that NumPyro takes in silence ---
+
+
+def by_group(y, group):
+    each = numpyro.sample("each", dist.Normal(0, 1).expand([3]).to_event(1))
+    with rows(BATCH):
+        yb, some = subsample(y, group)
+        numpyro.sample("obs", dist.Normal(each[some], 1), obs=yb)
+
+
+def by_group_of_rows(y, group):
+    each = numpyro.sample("each", dist.Normal(0, 1).expand([3]).to_event(1))
+    with rows(BATCH) as chosen:
+        numpyro.sample("obs", dist.Normal(each[group[chosen] + 0], 1), obs=y[chosen])
+
+
+def by_group_from_one(y, group):
+    by_group(y, group - 1)
+
+
+def by_cell(y, group):
+    """Labels that are made of two arguments, the largest of which never meet."""
+    each = numpyro.sample("each", dist.Normal(0, 1).expand([7]).to_event(1))
+    with rows(BATCH):
+        yb, some = subsample(y, group)
+        other = subsample(2 - group)
+        numpyro.sample("obs", dist.Normal(each[3 * some + other], 1), obs=yb)
+
+
+@pytest.mark.parametrize("model", [by_group, by_group_of_rows])
+def test_labels_past_the_end_of_an_array(model):
+    start(SGWORLD(model, 1e-3), Y, GROUPS)
+    with pytest.warns(UserWarning, match=r"group goes up to 3, and indexes an array of shape \(3,\).*count from 0"):
+        start(SGWORLD(model, 1e-3), Y, GROUPS + 1)
+
+
+@pytest.mark.parametrize(("model", "group"), [(by_group_from_one, GROUPS + 1), (by_cell, GROUPS)])
+def test_labels_that_fit(model, group):
+    start(SGWORLD(model, 1e-3), Y, group)
+
+
+def successes(y, keep):
+    mu = level()
+    with rows(BATCH):
+        yb, keep = subsample(y, keep)
+        with numpyro.handlers.mask(mask=keep):
+            numpyro.sample("obs", dist.Bernoulli(logits=mu), obs=yb)
+
+
+def test_values_outside_of_the_support():
+    coins = GROUPS.clip(0, 1)
+    coins[[3, 5]] = 2
+    with pytest.warns(UserWarning, match="2 values of site 'obs' are outside of the support.*mask"):
+        start(SGWORLD(successes, 1e-3), coins, np.full(ROWS, True))
+    start(SGWORLD(successes, 1e-3), coins, coins < 2)
