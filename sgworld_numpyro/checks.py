@@ -211,8 +211,8 @@ def check_initial_state(valid: Array, position: Array, binding: Binding) -> None
     if not np.all(np.asarray(valid)):
         raise ValueError(
             "No initial values were found where potential energy and gradient are finite on the first rows. "
-            "Check the model's constraints and that the data lie within them, or give init_params or another init_strategy, for instance "
-            "init_strategy=numpyro.infer.init_to_median."
+            "Check the model's constraints and that the data lie within them, or give init_params or another "
+            "init_strategy, for instance init_strategy=numpyro.infer.init_to_median."
         )
 
 

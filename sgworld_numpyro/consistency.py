@@ -70,8 +70,8 @@ def check_minibatches(binding: Binding, start: Array | None) -> None:
         if count:
             warnings.warn(
                 f"{count} values of site {name!r} are outside of the support of its distribution, where its density "
-                "means nothing. Look for labels that do not begin at 0, counts that are not whole, or bounds that the data "
-                "exceed; or hide these rows with numpyro.handlers.mask.",
+                "means nothing. Look for labels that do not begin at 0, counts that are not whole, or bounds that the "
+                "data exceed; or hide these rows with numpyro.handlers.mask.",
                 stacklevel=4,
             )
     differs = {name: abs(parts[name] - whole[name]) for name in whole if np.isfinite(parts[name] - whole[name])}

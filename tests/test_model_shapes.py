@@ -631,17 +631,17 @@ def test_labels_that_fit(model, group):
     start(SGWORLD(model, 1e-3), Y, group)
 
 
-def successes(y, keep):
+def counted(y, keep):
     mu = level()
     with rows(BATCH):
         yb, keep = subsample(y, keep)
         with numpyro.handlers.mask(mask=keep):
-            numpyro.sample("obs", dist.Bernoulli(logits=mu), obs=yb)
+            numpyro.sample("obs", dist.Poisson(jnp.exp(mu)), obs=yb)
 
 
 def test_values_outside_of_the_support():
-    coins = GROUPS.clip(0, 1)
-    coins[[3, 5]] = 2
+    counts = GROUPS.astype(np.float32)
+    counts[[3, 5]] = 0.5
     with pytest.warns(UserWarning, match="2 values of site 'obs' are outside of the support.*mask"):
-        start(SGWORLD(successes, 1e-3), coins, np.full(ROWS, True))
-    start(SGWORLD(successes, 1e-3), coins, coins < 2)
+        start(SGWORLD(counted, 1e-3), counts, np.full(ROWS, True))
+    start(SGWORLD(counted, 1e-3), counts, counts != 0.5)
