@@ -31,8 +31,10 @@ def check_plates(plates: Mapping[str, tuple[int, int]], hidden: Mapping[str, tup
             '        numpyro.sample("obs", ..., obs=yb)'
         )
     for name, (size, batch) in plates.items():
-        if not isinstance(batch, int | np.integer):
-            raise ModelError(f"Plate {name!r} has subsample_size={batch!r}, which must be an integer: use // for /.")
+        if isinstance(batch, bool) or not isinstance(batch, int | np.integer):
+            integer = np.ndim(batch) == 0 and np.asarray(batch).dtype.kind in "iu"  # but no Python integer
+            advice = f"take int({batch})" if integer else "use // for /"
+            raise ModelError(f"Plate {name!r} has subsample_size={batch!r}, which must be an integer: {advice}.")
         if batch < 1:
             raise ModelError(f"Plate {name!r} has subsample_size={batch}; it must be at least 1.")
         if size > MAX_ROWS:

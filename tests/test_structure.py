@@ -43,6 +43,7 @@ PART_OF = {
     "stability": "engine",
     "thermometer": "engine",
     "binding": "kernel",
+    "caller": "kernel",
     "checks": "kernel",
     "divergence": "kernel",
     "keeping": "kernel",
