@@ -14,6 +14,8 @@ from numpyro.util import fori_collect, nested_attrgetter
 
 # NumPyro and SGState count samples in 32 bits.
 MAX_SAMPLES = 2**31 - 1
+# NumPyro makes the array of draws as the product of two arrays, and stacks those of several chains.
+COPIES = 2
 
 
 class Run(NamedTuple):
@@ -107,13 +109,13 @@ def check_room(kernel: Any, state: Any, batch: tuple[int, ...], sites: dict[str,
         for field in run.fields:
             if field != kernel.sample_field:
                 one_draw += _field_bytes(state, field) * (1 if batch else chains)
-    wanted = draws * one_draw
+    wanted = COPIES * draws * one_draw
     if wanted > memory:
-        fits = memory // (2 * one_draw)  # half of it is left for the rest
+        fits = memory // (2 * COPIES * one_draw)  # half of it is left for the rest
         every = math.ceil(draws * mcmc.thinning / max(fits, 1))
         raise ValueError(
-            f"num_samples={mcmc.num_samples} wants {_readable(wanted)} of memory for {draws} draws of {chains} "
-            f"chain{'s' if chains > 1 else ''}, and there are {_readable(memory)}. Keep every {every}th with "
+            f"num_samples={mcmc.num_samples} wants {_readable(wanted)} of memory, for {draws} draws of {chains} "
+            f"chain{'s' if chains > 1 else ''} and a copy, and there are {_readable(memory)}. Keep every {every}th with "
             f"MCMC(..., thinning={every}), keep less of a draw with keep=... or average=... of the kernel, or take "
             f"fewer: num_samples={fits * mcmc.thinning}."
         )
@@ -134,7 +136,7 @@ def _nbytes(leaf):
 def _field_bytes(state, field):
     try:
         value = nested_attrgetter(field)(state)
-    except (AttributeError, KeyError):  # NumPyro will say that there is none, or it is not known yet
+    except (AttributeError, KeyError, TypeError):  # NumPyro will say that there is none, or it is not known yet
         return 0
     return sum(_nbytes(leaf) for leaf in jax.tree.leaves(value))
 
