@@ -139,7 +139,7 @@ def signature(arguments: Arguments) -> tuple:
         return leaf if isinstance(leaf, Hashable) and not isinstance(leaf, jax.Array) else id(leaf)
 
     # Doubles are kept or cut to floats by a switch that may be turned between two runs.
-    return arguments.treedef, jax.config.jax_enable_x64, tuple(of(leaf) for leaf in arguments.leaves)
+    return arguments.treedef, jnp.result_type(float), tuple(of(leaf) for leaf in arguments.leaves)
 
 
 def checksums(arguments: Arguments) -> dict[int, int]:
@@ -152,7 +152,7 @@ def _may_change(leaf):
 
 
 def _checksum(array):
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def forget_if_changed(mcmc: MCMC, sums: dict[int, int]) -> None:

@@ -115,7 +115,7 @@ def check_room(kernel: Any, state: Any, batch: tuple[int, ...], sites: dict[str,
         every = math.ceil(draws * mcmc.thinning / max(fits, 1))
         raise ValueError(
             f"num_samples={mcmc.num_samples} wants {_readable(wanted)} of memory, for {draws} draws of {chains} "
-            f"chain{'s' if chains > 1 else ''} and a copy, and there are {_readable(memory)}. Keep every {every}th with "
+            f"chain{'s' if chains > 1 else ''} and a copy, and there are {_readable(memory)}. Keep one in {every} with "
             f"MCMC(..., thinning={every}), keep less of a draw with keep=... or average=... of the kernel, or take "
             f"fewer: num_samples={fits * mcmc.thinning}."
         )

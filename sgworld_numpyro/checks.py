@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpyro.primitives import plate
+from numpyro.primitives import plate as numpyro_plate
 from numpyro.util import is_prng_key
 
 from sgworld_numpyro.binding import Binding
@@ -226,8 +226,8 @@ def plates_explained(model: Callable, arguments: Arguments) -> Iterator[None]:
         ]
         if unknown:
             raise ModelError(
-                f"Plate {name!r} has {unknown[0]}, a value of JAX, which is not known while the model is compiled. Give "
-                "a Python integer: int(...) of it outside the model, or x.shape[0] and len(x) inside."
+                f"Plate {name!r} has {unknown[0]}, a value of JAX, which is not known while the model is compiled. "
+                "Give a Python integer: int(...) of it outside the model, or x.shape[0] and len(x) inside."
             ) from error
         if size > 0:
             raise
@@ -243,7 +243,7 @@ def plates_explained(model: Callable, arguments: Arguments) -> Iterator[None]:
 def _plate_of(error):
     """The arguments of the plate in whose making an error was raised, if it was one's."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code is not plate.__init__.__code__:
+    while trace is not None and trace.tb_frame.f_code is not numpyro_plate.__init__.__code__:
         trace = trace.tb_next
     return None if trace is None else trace.tb_frame.f_locals
 

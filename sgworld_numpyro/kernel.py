@@ -200,9 +200,7 @@ class StochasticGradientKernel(MCMCKernel):
         target = binding.engine.target
         if target.transforms is not None and not target.deterministic:
             return partial(transform_fn, target.transforms)
-        return one_thread_at_a_time(
-            binding.compiled("constrain", lambda here, z: target.constrain(z, here), arguments)
-        )
+        return one_thread_at_a_time(binding.compiled("constrain", lambda here, z: target.constrain(z, here), arguments))
 
     @one_thread_at_a_time
     def get_constrain_fn(self, model_args, model_kwargs) -> Callable:
@@ -215,9 +213,7 @@ class StochasticGradientKernel(MCMCKernel):
         target = binding.engine.target
         if target.transforms is not None:
             return partial(transform_fn, target.transforms)
-        return one_thread_at_a_time(
-            lambda z: target.constrain(z, binding.read(arguments)[0], deterministic=False)
-        )
+        return one_thread_at_a_time(lambda z: target.constrain(z, binding.read(arguments)[0], deterministic=False))
 
     def refresh(self, state: SGState, model_args, model_kwargs) -> SGState:
         """The state itself: nothing in it that the next sample uses depends on the model's arguments."""
@@ -332,9 +328,7 @@ class StochasticGradientKernel(MCMCKernel):
         """Shapes of what a chain keeps of a draw."""
         if self._keeping.keep is None:
             return binding.constrained
-        return {
-            name: jax.ShapeDtypeStruct(leaf.shape[len(batch) :], leaf.dtype) for name, leaf in state.values.items()
-        }
+        return {name: jax.ShapeDtypeStruct(leaf.shape[len(batch) :], leaf.dtype) for name, leaf in state.values.items()}
 
     def _initial_step_size(self):
         if self._step_size is None:
