@@ -1,9 +1,11 @@
 """A kernel bound to the arguments of one run: what is found out about them once, and the data it holds."""
 
+import threading
 import zlib
 from collections.abc import Callable, Hashable
-from functools import partial
-from typing import Any
+from functools import cached_property, partial, wraps
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +13,36 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.mcmc import MCMC
 from numpyro.infer.util import find_valid_initial_params, potential_energy, unconstrain_fn
 from numpyro.util import is_prng_key
 
 from sgworld_numpyro.engine import Engine
-from sgworld_numpyro.handlers import HostArray, as_jax_array, is_numeric_array
+from sgworld_numpyro.handlers import HostArray, as_jax_array, as_numeric, is_numeric_array
 from sgworld_numpyro.held_data import HeldData, holdable, is_traced, warn_if_baked
 from sgworld_numpyro.subsampling import ContiguousScheme
 from sgworld_numpyro.target import Arguments, Slot
 
 # What runs once takes longer to compile than to run: a third of that is saved so.
 _QUICKLY = {"xla_backend_optimization_level": 0}
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# NumPyro's stack of handlers is one for all threads: two that ran models at once would meddle with each other's.
+_TRACING = threading.RLock()
+# By which checksums of its arrays what an MCMC keeps compiled was made.
+_COMPILED_ON: WeakKeyDictionary[MCMC, dict[int, int]] = WeakKeyDictionary()
+
+
+def one_thread_at_a_time(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that runs models, or changes what threads share, made to wait for others such."""
+
+    @wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _TRACING:
+            return function(*args, **kwargs)
+
+    return alone
 
 
 class Binding:
@@ -30,16 +51,18 @@ class Binding:
     Args:
         engine: what advances the chain.
         arguments: the model's arguments.
-        hold: whether large arrays can be held; not under ``pmap``, which does not know ``Ref``.
+        hold: whether large arrays can be held; not in a trace, such as that of ``pmap``.
+        sums: checksums of the arguments, if they are compared later.
     """
 
-    def __init__(self, engine: Engine, arguments: Arguments, hold: bool):
+    def __init__(self, engine: Engine, arguments: Arguments, hold: bool, sums: dict[int, int] | None = None):
         self.engine = engine
+        self.sums = sums
         self.arguments = arguments
         self.hold = hold
         self.checked = False  # whether minibatches were found to estimate the whole
         self._data = HeldData()
-        self._fingerprints: dict[int, int] = {}
+        self._signature = signature(arguments)
         self._cached: dict[Any, Callable] = {}
         if not engine.target.abstract:
             warn_if_baked(arguments.leaves, "The model looks at its data's values: compute them outside")
@@ -58,32 +81,26 @@ class Binding:
             # A pool of batches that repeats the data many times is gathered instead.
             if not is_traced(leaf) and scheme.period(plate) * plate.batch_size <= 2 * plate.size:
                 order = np.asarray(scheme.layout(plate))
-                reordered = np.take(np.asarray(leaf), order, slot.axis)
-                self._data.hold((id(leaf), slot), reordered, may_change=isinstance(leaf, np.ndarray))
-                self._remember(leaf)
+                self._data.hold((id(leaf), slot), np.take(np.asarray(leaf), order, slot.axis))
         for leaf in self.arguments.leaves:
             if target.abstract and holdable(leaf):
                 self._data.hold(id(leaf), leaf)
-                self._remember(leaf)
-
-    def _remember(self, leaf):
-        if isinstance(leaf, np.ndarray):
-            self._fingerprints[id(leaf)] = _fingerprint(leaf)
-
-    def follow_changes(self) -> None:
-        """Copy again what is held of NumPy arrays that were changed in place."""
-        leaves = {id(leaf): leaf for leaf in self.arguments.leaves}
-        if any(_fingerprint(leaves[name]) != value for name, value in self._fingerprints.items()):
-            self._hold()
 
     def fits(self, arguments: Arguments) -> bool:
         """Whether arguments are the same but for the values of their arrays."""
-        return signature(arguments) == signature(self.arguments)
+        return signature(arguments) == self._signature
 
     def is_of(self, arguments: Arguments) -> bool:
         """Whether arguments are the very same objects."""
         mine, theirs = self.arguments.leaves, arguments.leaves
         return self.fits(arguments) and all(a is b for a, b in zip(mine, theirs, strict=True))
+
+    @cached_property
+    def constrained(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of one draw's constrained values and deterministic sites."""
+        target = self.engine.target
+        one = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in target.prototype.items()}
+        return jax.eval_shape(lambda z: target.constrain(z, self.read(self.arguments)[0]), one)
 
     def read(self, arguments: Arguments) -> tuple[Arguments, dict[Slot, Array]]:
         """Arguments with held arrays in place, and the reordered arrays of a contiguous scheme.
@@ -133,11 +150,27 @@ def signature(arguments: Arguments) -> tuple:
         # what is compared element by element, such as a table of pandas, is the same only if it is the very same
         return leaf if isinstance(leaf, Hashable) and not hasattr(leaf, "__array__") else id(leaf)
 
-    return arguments.treedef, tuple(of(leaf) for leaf in arguments.leaves)
+    # Doubles are kept or cut to floats by a switch that may be turned between two runs.
+    return arguments.treedef, jnp.result_type(float), tuple(of(leaf) for leaf in arguments.leaves)
 
 
-def _fingerprint(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
+def checksums(arguments: Arguments) -> dict[int, int]:
+    """Of what can be changed in place, which no cache would notice, by ``id``: all data but JAX's. 0.5 ms per MiB."""
+    data = ((id(leaf), as_numeric(leaf)) for leaf in arguments.leaves if not isinstance(leaf, jax.Array))
+    return {name: _checksum(array) for name, array in data if is_numeric_array(array)}
+
+
+def _checksum(array):
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def forget_if_changed(mcmc: MCMC, sums: dict[int, int]) -> None:
+    """Have ``MCMC``, which knows arrays by their ``id``, compile again for those that were changed in place."""
+    made_on = _COMPILED_ON.setdefault(mcmc, {})
+    if any(made_on.get(name, value) != value for name, value in sums.items()):
+        mcmc._cache.clear()
+        made_on.clear()
+    made_on.update(sums)
 
 
 def initial_values(engine: Engine, init_strategy: Callable, arguments: Arguments, key: Array, given):

@@ -2,23 +2,29 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpyro.primitives import plate as numpyro_plate
+from numpyro.util import is_prng_key
 
 from sgworld_numpyro.binding import Binding
+from sgworld_numpyro.engine import MAX_STEPS
 from sgworld_numpyro.held_data import is_traced
 from sgworld_numpyro.linear_gaussian import INTEGRATORS
 from sgworld_numpyro.subsampling import Plate, SubsamplingScheme
+from sgworld_numpyro.target import Arguments, Target
 from sgworld_numpyro.tuning import name_of
+from sgworld_numpyro.validation import ModelError
 
 
 def checked_step_size(step_size: Any) -> Any:
-    """A positive float, a schedule as it is, or None where it is to be tuned.
+    """A positive float, a schedule or a value under ``jit`` as it is, or None where it is to be tuned.
 
     Raises:
         ValueError: for anything else.
@@ -35,15 +41,26 @@ def checked_step_size(step_size: Any) -> Any:
         return step_size
     if step_size is None:
         return None
-    try:
-        if isinstance(step_size, str | bool):
-            raise TypeError
-        value = float(step_size)
-    except (TypeError, ValueError):
-        raise ValueError(f"step_size={step_size!r} is neither a positive number nor a function of the step.") from None
+    if is_traced(step_size) and step_size.shape == () and jnp.issubdtype(step_size.dtype, jnp.floating):
+        return step_size
+    value = _number(step_size)
+    if value is None:
+        raise ValueError(f"step_size={step_size!r} is neither a positive number nor a function of the step.")
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"step_size={value} must be positive and finite.")
     return value
+
+
+def _number(value: Any) -> float | None:
+    """A real scalar of Python, NumPy or JAX as a float; None for anything else."""
+    kind = getattr(value, "dtype", np.dtype(float))
+    real = jnp.issubdtype(kind, jnp.integer) or jnp.issubdtype(kind, jnp.floating)
+    if isinstance(value, str | bytes | bool) or is_traced(value) or not real or np.shape(value) != ():
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def checked_tolerance(tolerance: float) -> float:
@@ -52,13 +69,13 @@ def checked_tolerance(tolerance: float) -> float:
     Raises:
         ValueError: if it is not.
     """
-    number = isinstance(tolerance, int | float | np.number) and not isinstance(tolerance, bool)
-    if not (number and 0 < tolerance < 1):
+    value = _number(tolerance)
+    if value is None or not 0 < value < 1:
         raise ValueError(
             f"bias_tolerance={tolerance!r} must be between 0 and 1: it is the relative error that the posterior "
             "variance may have, 0.02 by default."
         )
-    return float(tolerance)
+    return value
 
 
 def check_tunable(step_size: Any, integrator: Any, temperature: float) -> None:
@@ -145,9 +162,15 @@ def checked_temperature(temperature: float) -> float:
     Raises:
         ValueError: if it is not.
     """
-    if not (isinstance(temperature, int | float) and math.isfinite(temperature) and temperature >= 0):
+    value = _number(temperature)
+    if is_traced(temperature):
+        raise ValueError(
+            f"temperature={temperature!r} has no value under jit or vmap, and whether it is 0 decides what is "
+            "compiled: make a kernel for each temperature, a Python number."
+        )
+    if value is None or not (math.isfinite(value) and value >= 0):
         raise ValueError(f"temperature={temperature!r} must be finite and not negative; 1 samples the posterior.")
-    return float(temperature)
+    return value
 
 
 def checked_steps(steps: int | None) -> int | None:
@@ -160,7 +183,68 @@ def checked_steps(steps: int | None) -> int | None:
         return None
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ValueError(f"steps_per_sample={steps!r} must be a positive integer, or None for one period.")
+    if steps > MAX_STEPS:
+        raise ValueError(
+            f"steps_per_sample={steps} is more than 32-bit counters are trusted with; the largest is {MAX_STEPS}. Take "
+            "more samples instead, with thinning if they are too many to keep."
+        )
     return int(steps)
+
+
+def check_key(rng_key: Any) -> None:
+    """Raise ``TypeError`` for what is no key or keys of ``jax.random``."""
+    shape, kind = getattr(rng_key, "shape", None), getattr(rng_key, "dtype", None)
+    typed = shape is not None and len(shape) == 1 and jax.dtypes.issubdtype(kind, jax.dtypes.prng_key)
+    raw = shape is not None and len(shape) == 2 and shape[1] == 2 and kind == np.uint32
+    if not (is_prng_key(rng_key) or typed or raw):
+        seed = rng_key if isinstance(rng_key, int) and not isinstance(rng_key, bool) else 0
+        raise TypeError(f"rng_key={rng_key!r:.60} is no key: mcmc.run(jax.random.key({seed}), ...).")
+
+
+def check_dimension(target: Target) -> None:
+    """Raise ``ModelError`` if the latent sites have no coordinate."""
+    if target.dim == 0:
+        shapes = ", ".join(f"{name!r} of shape {leaf.shape}" for name, leaf in target.prototype.items())
+        raise ModelError(f"The latent sites have no value to sample: {shapes}. Check the sizes that shape them.")
+
+
+@contextmanager
+def plates_explained(model: Callable, arguments: Arguments) -> Iterator[None]:
+    """Turn what NumPyro and JAX say of a plate without rows, or of sizes without a value, into ``ModelError``."""
+    try:
+        yield
+    except (AssertionError, jax.errors.TracerBoolConversionError) as error:
+        here = _plate_of(error)
+        if here is None:
+            raise
+        name, size, batch = here["name"], here["size"], here["subsample_size"]
+        unknown = [
+            f"{argument}={value!r:.60}"
+            for argument, value in (("size", size), ("subsample_size", batch))
+            if isinstance(value, jax.Array)
+        ]
+        if unknown:
+            raise ModelError(
+                f"Plate {name!r} has {unknown[0]}, a value of JAX, which is not known while the model is compiled. "
+                "Give a Python integer: int(...) of it outside the model, or x.shape[0] and len(x) inside."
+            ) from error
+        if size > 0:
+            raise
+        empty = [
+            f"{named} of shape {arguments.leaves[number].shape}"
+            for number, named in arguments.names(model).items()
+            if 0 in arguments.leaves[number].shape
+        ]
+        data = f" The data have none: {', '.join(empty)}." if empty else ""
+        raise ModelError(f"Plate {name!r} has size={size}, but needs at least one row.{data}") from error
+
+
+def _plate_of(error):
+    """The arguments of the plate in whose making an error was raised, if it was one's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code is not numpyro_plate.__init__.__code__:
+        trace = trace.tb_next
+    return None if trace is None else trace.tb_frame.f_locals
 
 
 def check_scheme(scheme: SubsamplingScheme, plates: Sequence[Plate]) -> None:

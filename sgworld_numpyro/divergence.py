@@ -1,13 +1,10 @@
 """Saying at once that a chain has diverged, and what step size would not have."""
 
-import sys
 import warnings
-from types import FrameType
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from numpyro.util import fori_collect
 
 
 class DivergenceWarning(UserWarning):
@@ -52,14 +49,3 @@ def report_from_device(diverged, sample, step_size, estimate) -> None:
         jax.debug.callback(warn_of_divergence, diverged, sample, step_size, estimate())
 
     lax.cond(jnp.any(diverged), report, lambda: None)
-
-
-def progress_bar_reports() -> bool:
-    """Whether the compilation under way is for a loop that shows ``get_diagnostics_str`` after every sample.
-
-    NumPyro tells its kernels nothing of the progress bar, so this looks up the stack for its loop.
-    """
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code is not fori_collect.__code__:
-        frame = frame.f_back
-    return frame is not None and bool(frame.f_locals["progbar"]) and frame.f_locals["num_chains"] == 1

@@ -1,12 +1,15 @@
 """Effect handlers that decide which rows a model's subsampled plates take."""
 
+import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.infer.gibbs import Gibbs
 from numpyro.primitives import _PYRO_STACK, Messenger, plate
 
 
@@ -166,11 +169,27 @@ class FullDataModel:
     def __eq__(self, other):
         return isinstance(other, FullDataModel) and self.model == other.model
 
+    def __ne__(self, other):
+        if other is self.model and _gibbs_is_being_made():
+            raise ValueError(
+                "All model-based blocks of Gibbs must share the same model, and the others must see all the data: give "
+                'them kernel.model, as in Gibbs([(kernel, ["w"]), (DiscreteGibbs(kernel.model), ["k"])]).'
+            )
+        return not self == other
+
     def __hash__(self):
         return hash((FullDataModel, self.model))
 
     def __repr__(self):
         return f"FullDataModel({self.model!r})"
+
+
+def _gibbs_is_being_made():
+    """Whether ``Gibbs`` compares the models of its blocks, and is about to refuse them."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not Gibbs.__init__.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def dotted(name: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from numpyro.util import _is_under_jax_transform
 
 from sgworld_numpyro.handlers import is_numeric_array
 
@@ -26,19 +27,21 @@ def is_traced(leaf) -> bool:
     return isinstance(leaf, jax.core.Tracer)
 
 
+def in_a_trace() -> bool:
+    """Whether JAX is tracing: what is made now has no value, and must not outlive the trace."""
+    return _is_under_jax_transform()
+
+
 class HeldData:
     """Large arrays, to be read inside compiled functions."""
 
     def __init__(self):
         self._places: dict[Hashable, Any] = {}
 
-    def hold(self, name: Hashable, array, may_change: bool = False) -> None:
-        """Keep an array under a name: in a ``Ref`` if it is large, or may be replaced by another of its shape."""
-        array, place = jnp.asarray(array), self._places.get(name)
-        if isinstance(place, jax.Ref):
-            place[...] = array  # what was compiled with it reads it again
-        else:
-            self._places[name] = jax.new_ref(array) if may_change or array.nbytes >= HOLD_BYTES else array
+    def hold(self, name: Hashable, array) -> None:
+        """Keep an array under a name, in a ``Ref`` if it is large."""
+        array = jnp.asarray(array)
+        self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES else array
 
     def read(self, name: Hashable) -> Array | None:
         """The array of that name, or None. To be called inside the compiled function."""

@@ -1,6 +1,7 @@
 """SGLD, SGWORLD and SGD as kernels for NumPyro's ``MCMC``."""
 
 import copy
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -14,14 +15,14 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import transform_fn
 from numpyro.util import is_prng_key
 
-from sgworld_numpyro import checks
-from sgworld_numpyro.binding import Binding
+from sgworld_numpyro import caller, checks
+from sgworld_numpyro.binding import Binding, checksums, forget_if_changed, one_thread_at_a_time
 from sgworld_numpyro.consistency import DoesNotRunOnAllRows, check_minibatches
-from sgworld_numpyro.divergence import progress_bar_reports, report_from_device
+from sgworld_numpyro.divergence import report_from_device
 from sgworld_numpyro.engine import Engine, steps_per_pass
 from sgworld_numpyro.gradients import GradientEstimator, Minibatch
 from sgworld_numpyro.handlers import FullDataModel
-from sgworld_numpyro.held_data import is_traced
+from sgworld_numpyro.held_data import in_a_trace, is_traced
 from sgworld_numpyro.integrators import EulerMaruyama, Integrator
 from sgworld_numpyro.keeping import Keeping
 from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity, Preconditioner
@@ -36,6 +37,14 @@ from sgworld_numpyro.target import Arguments, Target, inspect_model
 from sgworld_numpyro.tuned_start import check_tuning, plan_of, start_near_the_mode, warn_of_tuning
 from sgworld_numpyro.tuning import MAX_DENSE
 from sgworld_numpyro.validation import ModelError
+
+
+class _OfThread(threading.local):
+    """What a kernel that runs in several threads at once keeps of each."""
+
+    def __init__(self):
+        self.binding: Binding | None = None
+        self.progress = Progress()
 
 
 class StochasticGradientKernel(MCMCKernel):
@@ -114,9 +123,9 @@ class StochasticGradientKernel(MCMCKernel):
 
     def _forget(self):
         """Drop what was found out about particular arguments."""
-        self._binding: Binding | None = None
-        self._sample_fn: Callable | None = None  # NumPyro calls init again while this is None
-        self._progress = Progress()
+        self._last_binding: Binding | None = None
+        self._of_thread = _OfThread()
+        self._initialised = False
 
     # What NumPyro asks of a kernel
 
@@ -131,34 +140,40 @@ class StochasticGradientKernel(MCMCKernel):
 
     @property
     def default_fields(self) -> tuple[str, ...]:
+        caller.check_number_of_chains()  # NumPyro's MCMC reads this as it is made
         return (self.sample_field, "diverging")
 
+    @one_thread_at_a_time
     def init(self, rng_key, num_warmup, init_params=None, model_args=(), model_kwargs=None) -> SGState:
         """The state before the first sample, one for each key."""
+        checks.check_key(rng_key)
+        caller.check_samples(num_warmup)
         arguments = Arguments.of(model_args, model_kwargs)
-        traced = is_traced(rng_key)
-        binding = self._bind(arguments, hold=not traced)
+        binding = self._bind(arguments)
         engine = binding.engine
         batch = () if is_prng_key(rng_key) else (rng_key.shape[0],)
+        caller.check_keys(self, batch)
         checks.check_initial_values(init_params, engine.target.prototype, batch)
         if callable(self._step_size):
             checks.check_schedule(self._step_size, num_warmup * engine.steps)
         start = partial(start_state, engine, self._init_strategy, self._initial_step_size())
-        state, valid = binding.compiled("start", start, arguments, once=not traced)(rng_key, init_params)
+        state, valid = binding.compiled("start", start, arguments, once=binding.hold)(rng_key, init_params)
         first = None if is_traced(valid) else state.position.reshape(-1, engine.target.dim)[0]
         if first is not None:
             checks.check_initial_state(valid, first, binding)
         if not any(map(is_traced, arguments.leaves)):
             self._check_minibatches(binding, first)
         state = state._replace(kept=self._nothing_kept(binding, num_warmup, batch))
+        caller.check_room(self, state, batch, self._one_draw(binding, state, batch))
         plan = plan_of(engine, self._step_size, self._bias_tolerance)
         if plan is not None:
             tuned = partial(start_near_the_mode, plan)
             state = binding.compiled("tune", tuned, arguments)(state, rng_key)
             (warn_of_tuning if is_traced(state.step_size) else check_tuning)(plan, state.tuning.report)
-        self._sample_fn = self.sample
+        self._initialised = True
         return state
 
+    @one_thread_at_a_time
     def sample(self, state: SGState, model_args, model_kwargs) -> SGState:
         """The state after ``steps_per_sample`` inner steps."""
         arguments = Arguments.of(model_args, model_kwargs)
@@ -178,10 +193,11 @@ class StochasticGradientKernel(MCMCKernel):
 
         bare = state._replace(tuning=())
         new = (advance(bare) if single else jax.vmap(advance)(bare))._replace(tuning=tuning)
-        if not (single and progress_bar_reports()):
+        if not (single and caller.progress_bar_reports()):
             self._report(with_learnt(binding.engine, tuning), state, new, i, arguments)
         return new
 
+    @one_thread_at_a_time
     def postprocess_fn(self, model_args, model_kwargs) -> Callable:
         """From unconstrained values to constrained ones and deterministic sites outside subsampled plates."""
         if self._keeping.keep is not None:
@@ -191,8 +207,9 @@ class StochasticGradientKernel(MCMCKernel):
         target = binding.engine.target
         if target.transforms is not None and not target.deterministic:
             return partial(transform_fn, target.transforms)
-        return binding.compiled("constrain", lambda here, z: target.constrain(z, here), arguments)
+        return one_thread_at_a_time(binding.compiled("constrain", lambda here, z: target.constrain(z, here), arguments))
 
+    @one_thread_at_a_time
     def get_constrain_fn(self, model_args, model_kwargs) -> Callable:
         """From unconstrained to constrained values of the latent sites, without running the model if possible."""
         if self._binding is not None and self._binding.engine.target.transforms is not None:
@@ -203,7 +220,7 @@ class StochasticGradientKernel(MCMCKernel):
         target = binding.engine.target
         if target.transforms is not None:
             return partial(transform_fn, target.transforms)
-        return lambda z: target.constrain(z, binding.read(arguments)[0], deterministic=False)
+        return one_thread_at_a_time(lambda z: target.constrain(z, binding.read(arguments)[0], deterministic=False))
 
     def refresh(self, state: SGState, model_args, model_kwargs) -> SGState:
         """The state itself: nothing in it that the next sample uses depends on the model's arguments."""
@@ -222,6 +239,7 @@ class StochasticGradientKernel(MCMCKernel):
         kernel._forget()
         return kernel
 
+    @one_thread_at_a_time
     def minibatch_rows(self, state: SGState) -> dict[str, Array]:
         """The rows that the next sample will take, by plate: shape (steps_per_sample, batch), chains first.
 
@@ -243,11 +261,11 @@ class StochasticGradientKernel(MCMCKernel):
 
     def get_diagnostics_str(self, state: SGState) -> str:
         """Step size, mean potential energy and number of divergences, for the progress bar."""
-        return self._progress.text(state, partial(self._largest_stable_step_size, state.tuning))
+        return self._of_thread.progress.text(state, partial(self._largest_stable_step_size, state.tuning))
 
     def __getstate__(self):
         state = self.__dict__.copy()
-        for name in ("_binding", "_sample_fn", "_progress"):
+        for name in ("_last_binding", "_of_thread", "_initialised"):
             del state[name]
         return state
 
@@ -257,8 +275,28 @@ class StochasticGradientKernel(MCMCKernel):
 
     # Internals
 
+    @property
+    @one_thread_at_a_time
+    def _sample_fn(self) -> Callable | None:
+        """``sample``, or None before the first ``init``: what NumPyro asks for before it goes on from a given state.
+
+        Then it does not call ``init``, and this is where a kernel can look at the arguments.
+        """
+        run = caller.run_under_way()
+        if self._initialised and run is not None and run.mcmc.sampler is self:
+            checks.check_key(run.rng_key)
+            self._bind(Arguments.of(run.args, run.kwargs))
+        return self.sample if self._initialised else None
+
+    @property
+    def _binding(self) -> Binding | None:
+        """Of this thread's run, or of the last run if this thread has had none."""
+        return self._of_thread.binding or self._last_binding
+
     def _engine(self, arguments: Arguments) -> Engine:
-        target = self._inspect(arguments)
+        with checks.plates_explained(self._model, arguments):
+            target = self._inspect(arguments)
+        checks.check_dimension(target)
         checks.check_scheme(self._subsampling, target.plates)
         return Engine(
             target=target,
@@ -294,13 +332,14 @@ class StochasticGradientKernel(MCMCKernel):
             warnings.warn(str(error), stacklevel=3)
         binding.checked = True
 
-    def _bind(self, arguments: Arguments, hold: bool) -> Binding:
-        """The binding to these arguments, kept until there are others."""
-        binding = self._binding
-        if binding is not None and binding.hold == hold and binding.is_of(arguments):
-            binding.follow_changes()
-            return binding
-        self._binding = binding = Binding(self._engine(arguments), arguments, hold)
+    def _bind(self, arguments: Arguments) -> Binding:
+        """The binding to these arguments, kept until there are others, or other values in them."""
+        binding, hold, sums, run = self._binding, not in_a_trace(), checksums(arguments), caller.run_under_way()
+        if run is not None:
+            forget_if_changed(run.mcmc, sums)
+        if binding is None or binding.hold != hold or binding.sums != sums or not binding.is_of(arguments):
+            binding = Binding(self._engine(arguments), arguments, hold, sums)
+        self._of_thread.binding = self._last_binding = binding
         return binding
 
     def _bound(self, arguments: Arguments) -> Binding:
@@ -312,11 +351,14 @@ class StochasticGradientKernel(MCMCKernel):
         """Of all chains, before their first draw."""
         if self._keeping == Keeping(None, None):
             return ()
-        target = binding.engine.target
-        one = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in target.prototype.items()}
-        example = jax.eval_shape(lambda z: target.constrain(z, binding.read(binding.arguments)[0]), one)
-        kept = self._keeping.start(example, num_warmup)
+        kept = self._keeping.start(binding.constrained, num_warmup)
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*batch, *leaf.shape)), kept)
+
+    def _one_draw(self, binding, state, batch):
+        """Shapes of what a chain keeps of a draw."""
+        if self._keeping.keep is None:
+            return binding.constrained
+        return {name: jax.ShapeDtypeStruct(leaf.shape[len(batch) :], leaf.dtype) for name, leaf in state.values.items()}
 
     def _initial_step_size(self):
         if self._step_size is None:
@@ -331,6 +373,7 @@ class StochasticGradientKernel(MCMCKernel):
         estimate = partial(largest_stable_step_size, engine, position, arguments)
         report_from_device(newly.any(), i, step_size, estimate)
 
+    @one_thread_at_a_time
     def _largest_stable_step_size(self, tuning):
         """At an initial position."""
         binding = self._binding

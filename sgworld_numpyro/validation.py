@@ -70,8 +70,10 @@ def check_plates(
                 f"those of the other. Give each its name, for instance through an argument of the function that makes "
                 f'it: numpyro.plate(f"{{data}}_rows", ...).'
             )
-        if not isinstance(batch, int | np.integer):
-            raise ModelError(f"Plate {name!r} has subsample_size={batch!r}, which must be an integer: use // for /.")
+        if isinstance(batch, bool) or not isinstance(batch, int | np.integer):
+            integer = np.ndim(batch) == 0 and np.asarray(batch).dtype.kind in "iu"  # but no Python integer
+            advice = f"take int({batch})" if integer else "use // for /"
+            raise ModelError(f"Plate {name!r} has subsample_size={batch!r}, which must be an integer: {advice}.")
         if batch < 1:
             raise ModelError(f"Plate {name!r} has subsample_size={batch}; it must be at least 1.")
         if size > MAX_ROWS:

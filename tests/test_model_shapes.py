@@ -632,7 +632,7 @@ def test_labels_that_fit(model, group):
 
 
 def near_zero(y, keep):
-    """A truncated distribution, of which NumPyro takes the density beyond its bounds too."""
+    """A truncated distribution: what is beyond its bounds has no density at all."""
     mu = level()
     with rows(BATCH):
         yb, keep = subsample(y, keep)
@@ -642,7 +642,7 @@ def near_zero(y, keep):
 
 def test_values_outside_of_the_support():
     y = Y.clip(-2, 2)
-    y[[3, 5]] = 4
+    y[[7, 9]] = 4  # behind the first minibatch, where the start is looked for
     with pytest.warns(UserWarning, match="2 values of site 'obs' are outside of the support.*mask"):
         start(SGWORLD(near_zero, 1e-3), y, np.full(ROWS, True))
     start(SGWORLD(near_zero, 1e-3), y, y < 3)

@@ -44,6 +44,7 @@ PART_OF = {
     "stability": "engine",
     "thermometer": "engine",
     "binding": "kernel",
+    "caller": "kernel",
     "checks": "kernel",
     "consistency": "kernel",
     "divergence": "kernel",

@@ -1,0 +1,159 @@
+"""What NumPyro's ``MCMC`` knows of a run and does not tell its kernel, looked up the stack."""
+
+import math
+import os
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpyro.infer.mcmc import MCMC
+from numpyro.util import fori_collect, nested_attrgetter
+
+# NumPyro and SGState count samples in 32 bits.
+MAX_SAMPLES = 2**31 - 1
+# NumPyro makes the array of draws as the product of two arrays, and stacks those of several chains.
+COPIES = 2
+
+
+class Run(NamedTuple):
+    """A run of ``MCMC`` that is under way."""
+
+    mcmc: MCMC
+    rng_key: Any
+    args: tuple
+    kwargs: dict[str, Any]
+    fields: tuple[str, ...]
+    without: tuple[str, ...]
+
+
+def run_under_way() -> Run | None:
+    """The run that the kernel is called from; None if something else than ``MCMC`` calls it."""
+    here = _locals_of(MCMC._single_chain_mcmc)
+    if here is None:
+        return None
+    return Run(
+        here["self"], here["init"][0], here["args"], here["kwargs"], here["collect_fields"], here["remove_sites"]
+    )
+
+
+def progress_bar_reports() -> bool:
+    """Whether the compilation under way is for a loop that shows ``get_diagnostics_str`` after every sample."""
+    here = _locals_of(fori_collect)
+    return here is not None and bool(here["progbar"]) and here["num_chains"] == 1
+
+
+def check_number_of_chains() -> None:
+    """Raise ``ValueError`` if an ``MCMC`` that is being made is to run no chain."""
+    here = _locals_of(MCMC.__init__)
+    if here is None:
+        return
+    chains = here["num_chains"]
+    if not isinstance(chains, int | np.integer) or chains < 1:
+        raise ValueError(f"num_chains={chains!r} must be a positive integer: MCMC(kernel, ..., num_chains=4).")
+
+
+def check_samples(num_warmup: int) -> None:
+    """Raise ``ValueError`` if there are more samples than can be counted."""
+    run, samples, named = run_under_way(), num_warmup, f"num_warmup={num_warmup}"
+    if run is not None and run.mcmc._collection_params["upper"] > num_warmup:
+        samples = run.mcmc._collection_params["upper"]
+        named += f" and num_samples={run.mcmc.num_samples}"
+    if samples > MAX_SAMPLES:
+        raise ValueError(
+            f"{named} are more samples than NumPyro counts in 32 bits, at most {MAX_SAMPLES} with the warm-up. Take "
+            "fewer, each of more steps: steps_per_sample=... of the kernel."
+        )
+
+
+def check_keys(kernel: Any, batch: tuple[int, ...]) -> None:
+    """Raise ``ValueError`` if the run under way has not one key a chain.
+
+    Args:
+        kernel: of the run; as a block of another it is called for each chain.
+        batch: (keys,) if there are several to a call of the kernel, else ().
+    """
+    run = run_under_way()
+    if run is None or run.mcmc.sampler is not kernel:
+        return
+    chains, together = run.mcmc.num_chains, run.mcmc.chain_method == "vectorized" and run.mcmc.num_chains > 1
+    if batch != ((chains,) if together else ()):
+        raise ValueError(
+            f"rng_key is {batch[0] if batch else 1} keys, and num_chains={chains}: give one key, "
+            "mcmc.run(jax.random.key(0), ...), which NumPyro splits, or one for each chain."
+        )
+
+
+def check_room(kernel: Any, state: Any, batch: tuple[int, ...], sites: dict[str, Any]) -> None:
+    """Raise ``ValueError`` if the draws of the run under way are larger than the memory there is.
+
+    Args:
+        kernel: of the run, or of a block of it, whose sites alone are counted then.
+        state: the initial one, chains first.
+        batch: (chains,) where they are vectorized, else ().
+        sites: shape and dtype of what one chain keeps of a draw.
+    """
+    run, memory = run_under_way(), _memory()
+    if run is None or memory is None or run.mcmc.postprocess_fn is not None:
+        return
+    mcmc, params = run.mcmc, run.mcmc._collection_params
+    draws = params["collection_size"]
+    draws = (params["upper"] - params["lower"] if draws is None else draws) // mcmc.thinning
+    # Of parallel chains, each has a device of its own, which share the memory if they are CPUs.
+    alone = mcmc.chain_method == "parallel" and jax.default_backend() != "cpu"
+    chains = 1 if alone else mcmc.num_chains
+    one_draw = chains * sum(_nbytes(leaf) for name, leaf in sites.items() if name not in run.without)
+    if mcmc.sampler is kernel:
+        for field in run.fields:
+            if field != kernel.sample_field:
+                one_draw += _field_bytes(state, field) * (1 if batch else chains)
+    wanted = COPIES * draws * one_draw
+    if wanted > memory:
+        fits = memory // (2 * COPIES * one_draw)  # half of it is left for the rest
+        every = math.ceil(draws * mcmc.thinning / max(fits, 1))
+        raise ValueError(
+            f"num_samples={mcmc.num_samples} wants {_readable(wanted)} of memory, for {draws} draws of {chains} "
+            f"chain{'s' if chains > 1 else ''} and a copy, and there are {_readable(memory)}. Keep one in {every} with "
+            f"MCMC(..., thinning={every}), keep less of a draw with keep=... or average=... of the kernel, or take "
+            f"fewer: num_samples={fits * mcmc.thinning}."
+        )
+
+
+def _locals_of(function: Callable) -> dict[str, Any] | None:
+    """The local variables of the innermost call of a function under way."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return None if frame is None else frame.f_locals
+
+
+def _nbytes(leaf):
+    return math.prod(leaf.shape) * leaf.dtype.itemsize
+
+
+def _field_bytes(state, field):
+    try:
+        value = nested_attrgetter(field)(state)
+    except (AttributeError, KeyError, TypeError):  # NumPyro will say that there is none, or it is not known yet
+        return 0
+    return sum(_nbytes(leaf) for leaf in jax.tree.leaves(value))
+
+
+def _memory() -> int | None:
+    """Of the device, in bytes; None if unknown."""
+    if jax.default_backend() != "cpu":
+        return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return None
+
+
+def _readable(size):
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:,.3g} GiB" if size < 1000 else f"{size:,.0f} GiB"
