@@ -1,8 +1,8 @@
 """What does a first run cost, and how much of it is looking at the model?
 
-Each run is ``MCMC``'s first in a process of its own, on a logistic regression of 20 predictors in minibatches of 100 and
-with the progress bar: CPU seconds until two samples are there, and of these the check that minibatches estimate the
-potential of all the data. ``python benchmarks/first_runs.py --quick`` takes a minute.
+Each run is the first of an ``MCMC``, in a process of its own, on a logistic regression of 20 predictors in minibatches
+of 100 and with the progress bar: CPU seconds until two samples are there, and of these the check that minibatches
+estimate the potential of all the data. ``python benchmarks/first_runs.py --quick`` takes a minute.
 """
 
 import argparse
