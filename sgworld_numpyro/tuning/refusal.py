@@ -19,9 +19,10 @@ LARGE = 100.0  # root mean square of an array that standardising would bring to 
 NAMED = 3  # coordinates, of a direction
 LOADING = 0.1  # of the largest, below which a coordinate is no part of a direction
 
-HIERARCHY = (
-    "where groups have few rows use numpyro.infer.reparam.LocScaleReparam(centered=0) for their effects, and where "
-    "they have many rows write the effects centred, without it."
+WITHOUT_MODE = (
+    "A flat prior does that: give it a proper one. A hierarchical scale does it too: where groups have few rows use "
+    "numpyro.infer.reparam.LocScaleReparam(centered=0) for their effects, and where they have many rows write the effects "
+    "centred, without it."
 )
 
 
@@ -39,25 +40,34 @@ def problem_with(
     """
     scale = _standardise(large or {})
     by_hand = "" if scale else _by_hand(plan, curvature)  # of what is out of scale no step size is of use
-    no_mode = scale or f"A hierarchical scale does that: {HIERARCHY} {by_hand}"
+    no_mode = scale or f"{WITHOUT_MODE} {by_hand}"
     finite = all(np.isfinite(x) for x in (report.fastest_rate, report.mean_rate, report.gradient_noise))
     if not finite:
         return (
             "Tuning met gradients or curvatures that are not finite near the mode, in all chains. Look for sites whose "
             f"density is unbounded or undefined, such as a scale that can go to 0. {scale or by_hand}"
         )
-    if plan.target.dim <= MAX_DENSE and report.distance**2 > FAR:
+    far = plan.target.dim <= MAX_DENSE and report.distance**2 > FAR
+    bounded = plan.temperature == 0 or rise.nats >= RISE
+    if not (far or bounded) and rise.nats >= -FALLS:
+        return _no_normalisation(plan.target, rise)
+    curved = report.fastest_rate > 0 and report.mean_rate > 0
+    if report.flattest < -FLAT or not (curved or far):
+        return (
+            f"Tuning wants a mode, but where the warm start ended the Hessian of the potential is indefinite: "
+            f"{_curvatures(report)}. {no_mode}"
+        )
+    if far:
         closer = "Start closer, with init_strategy=numpyro.infer.init_to_median or init_params. There may be no mode: "
         return (
             f"The warm start ended {report.distance:.0f} posterior standard deviations a dimension from the mode. "
             f"{scale or closer + no_mode[0].lower() + no_mode[1:]}"
         )
-    if plan.temperature > 0 and rise.nats < RISE:
-        return _no_normalisation(plan.target, rise, no_mode)
-    if report.flattest < -FLAT or not (report.fastest_rate > 0 and report.mean_rate > 0):
+    if not bounded:
+        direction, _ = described(plan.target, np.asarray(rise.direction))
         return (
-            f"Tuning wants a mode, but where the warm start ended the Hessian of the potential is indefinite: "
-            f"{_curvatures(report)}. {no_mode}"
+            "Tuning wants a mode, but from where the warm start ended the potential goes on falling along "
+            f"{direction} (unconstrained), by {-rise.nats:.2g} nats and more. {no_mode}"
         )
     if plan.step_size is not None or plan.setting is None:
         return None
@@ -83,21 +93,16 @@ def _curvatures(report):
     )
 
 
-def _no_normalisation(target: Target, rise: Rise, no_mode: str) -> str:
-    """What is said of a potential that does not rise; and, where it falls and falls, what to do without a mode."""
+def _no_normalisation(target: Target, rise: Rise) -> str:
+    """What is said of a potential that is flat, or falls by less and less."""
     direction, sites = described(target, np.asarray(rise.direction))
     near, far = SDS
-    where = f"along {direction} (unconstrained)"
-    if rise.nats < -FALLS:
-        return (
-            f"Tuning wants a mode, but from where the warm start ended the potential goes on falling {where}, by "
-            f"{-rise.nats:.2g} nats and more. {no_mode}"
-        )
     return (
-        f"The posterior has no normalisation that single precision could tell: the potential does not rise {where}, "
-        f"but changes by {rise.nats:.1g} nats at {near:g} and {far:g} standard deviations that way. Neither data nor "
-        f"priors bound the draws there, and they would wander for ever. Give {sites} a proper prior or a narrower one, "
-        "such as dist.Normal(0, 1); or, where the data know these coordinates by a sum or difference only, drop one."
+        f"The posterior has no normalisation that single precision could tell: along {direction} (unconstrained) the "
+        f"potential does not rise, but changes by {rise.nats:.1g} nats at {near:g} and {far:g} standard deviations "
+        "that way. Neither data nor priors bound the draws, and they would wander for ever. Give "
+        f"{sites} a proper prior or a narrower one, such as dist.Normal(0, 1); or, where the data know these coordinates "
+        "by a sum or difference only, drop one."
     )
 
 
