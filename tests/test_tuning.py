@@ -339,9 +339,9 @@ YES_IN_GROUP = np.maximum(GROUP, NOISY)
 NORMAL = (1 + ROWS[:, 0]).astype(np.float32)
 
 IMPROPER = {
-    "two intercepts": (intercepts(flat_prior(), 2), (NORMAL,), r"along 0\.71 [ab] - 0\.71 [ab] .*Give a and b a"),
+    "two intercepts": (intercepts(flat_prior(), 2), (NORMAL,), r"along -?0\.71 [ab] [-+] 0\.71 [ab] .*Give a and b a"),
     "three intercepts": (intercepts(flat_prior(), 3), (NORMAL,), r"along .*\b[abc] [-+] .*Give a and b and c a"),
-    "separable": (classes(flat_prior(3)), (ROWS, DECIDED), r"along .*w\[0\] - .*w\[1\]"),
+    "separable": (classes(flat_prior(3)), (ROWS, DECIDED), r"along .*w\[0\] [-+] .*w\[1\]"),
     "one that separates": (
         classes(flat_prior(2)),
         (np.stack([GROUP, ROWS[:, 1]], 1), YES_IN_GROUP),
@@ -351,7 +351,7 @@ IMPROPER = {
     "inside a vector": (
         classes(flat_prior(4)),
         (np.concatenate([ROWS, ROWS[:, :1]], 1), NOISY),
-        r"along 0\.71 w\[[03]\] - 0\.71 w\[[03]\]",
+        r"along -?0\.7\d* w\[[03]\] [-+] 0\.7\d* w\[[03]\]",
     ),
 }
 
@@ -508,13 +508,13 @@ def test_every_chain_of_a_gaussian_process_starts_at_a_finite_place():
 
 def test_chains_that_find_no_start_begin_at_the_best_one(monkeypatch):
     problem = misspecified_regression(6)
+    (name,) = SGWORLD(problem.model).init(jax.random.key(0), 1, None, problem.data, {}).z
     original = tuning.warm_start.descend
 
     def descend(estimates, start):
         return jnp.where(start[0] < 0, jnp.nan, original(estimates, start))
 
     monkeypatch.setattr(tuning.warm_start, "descend", descend)
-    (name,) = SGWORLD(problem.model).init(jax.random.key(0), 1, None, problem.data, {}).z
     kernel = SGWORLD(problem.model)
     lost = {name: jnp.float32([[-1, 0], [1, 0], [-1, 0]])}
     state = kernel.init(random_keys(0, 3), 1, lost, problem.data, {})

@@ -1,7 +1,7 @@
 """Whether the potential rises whichever way one goes from the mode, as it does in a posterior that has a normalisation.
 
-Tried are the direction of least curvature, both ways, where neither data nor priors may say anything, and that of a
-Newton step, down which a likelihood without a maximum leads for ever by steps that look small.
+Tried are the direction of least curvature, both ways, where neither data nor priors may say anything, and, with a dense
+metric, that of a Newton step, down which a likelihood without a maximum leads for ever by steps that look small.
 """
 
 from typing import NamedTuple
@@ -62,7 +62,9 @@ def probe(
         scale: of each coordinate, given the others.
     """
     flattest = _flattest(metric, scale)
-    ways = jnp.stack([flattest, -flattest, _newton(metric, gradient)])
+    # with a diagonal metric the descent may end on a slope, down which Newton steps lead in any posterior
+    down = jnp.zeros_like(position) if isinstance(metric, Diagonal) else _newton(metric, gradient)
+    ways = jnp.stack([flattest, -flattest, down])
     # farther off, rounding of the coordinates looks like a potential that rises
     farthest = DIGITS / jnp.finfo(position.dtype).eps / jnp.max(jnp.abs(ways) / scale, axis=1)
     sds = jnp.asarray(SDS, position.dtype)

@@ -21,8 +21,8 @@ LOADING = 0.1  # of the largest, below which a coordinate is no part of a direct
 
 WITHOUT_MODE = (
     "A flat prior does that: give it a proper one. A hierarchical scale does it too: where groups have few rows use "
-    "numpyro.infer.reparam.LocScaleReparam(centered=0) for their effects, and where they have many rows write the effects "
-    "centred, without it."
+    "numpyro.infer.reparam.LocScaleReparam(centered=0) for their effects, and where they have many rows write the "
+    "effects centred, without it."
 )
 
 
@@ -47,8 +47,9 @@ def problem_with(
             "Tuning met gradients or curvatures that are not finite near the mode, in all chains. Look for sites whose "
             f"density is unbounded or undefined, such as a scale that can go to 0. {scale or by_hand}"
         )
-    far = plan.target.dim <= MAX_DENSE and report.distance**2 > FAR
-    bounded = plan.temperature == 0 or rise.nats >= RISE
+    dense = plan.target.dim <= MAX_DENSE  # beyond, the mode is not reached, and a potential that falls says nothing
+    far = dense and report.distance**2 > FAR
+    bounded = plan.temperature == 0 or rise.nats >= RISE or not (dense or rise.nats > -RISE)
     if not (far or bounded) and rise.nats >= -FALLS:
         return _no_normalisation(plan.target, rise)
     curved = report.fastest_rate > 0 and report.mean_rate > 0
@@ -101,8 +102,8 @@ def _no_normalisation(target: Target, rise: Rise) -> str:
         f"The posterior has no normalisation that single precision could tell: along {direction} (unconstrained) the "
         f"potential does not rise, but changes by {rise.nats:.1g} nats at {near:g} and {far:g} standard deviations "
         "that way. Neither data nor priors bound the draws, and they would wander for ever. Give "
-        f"{sites} a proper prior or a narrower one, such as dist.Normal(0, 1); or, where the data know these coordinates "
-        "by a sum or difference only, drop one."
+        f"{sites} a proper prior or a narrower one, such as dist.Normal(0, 1); or, where the data know these "
+        "coordinates by a sum or difference only, drop one."
     )
 
 
@@ -120,7 +121,7 @@ def described(target: Target, direction: np.ndarray) -> tuple[str, str]:
     terms = [
         f"{'-' if unit[n] < 0 else '+'} {abs(unit[n]):.2g} {label}" for n, label in zip(order, labels, strict=True)
     ]
-    return " ".join(terms[:NAMED]).removeprefix("+ ") + more, " and ".join(sites)
+    return " ".join(terms[:NAMED]).removeprefix("+ ").replace("- ", "-", unit[order[0]] < 0) + more, " and ".join(sites)
 
 
 def _coordinate_names(target: Target) -> list[tuple[str, str]]:
