@@ -121,7 +121,8 @@ def described(target: Target, direction: np.ndarray) -> tuple[str, str]:
     terms = [
         f"{'-' if unit[n] < 0 else '+'} {abs(unit[n]):.2g} {label}" for n, label in zip(order, labels, strict=True)
     ]
-    return " ".join(terms[:NAMED]).removeprefix("+ ").replace("- ", "-", unit[order[0]] < 0) + more, " and ".join(sites)
+    terms[0] = terms[0].removeprefix("+ ").replace("- ", "-")
+    return " ".join(terms[:NAMED]) + more, " and ".join(sites)
 
 
 def _coordinate_names(target: Target) -> list[tuple[str, str]]:
