@@ -168,8 +168,8 @@ class StochasticGradientKernel(MCMCKernel):
         plan = plan_of(engine, self._step_size, self._bias_tolerance)
         if plan is not None:
             tuned = partial(start_near_the_mode, plan)
-            state = binding.compiled("tune", tuned, arguments)(state, rng_key)
-            (warn_of_tuning if is_traced(state.step_size) else check_tuning)(plan, state.tuning.report)
+            state, rise = binding.compiled("tune", tuned, arguments)(state, rng_key)
+            (warn_of_tuning if is_traced(state.step_size) else check_tuning)(plan, state.tuning, rise, binding)
         self._initialised = True
         return state
 

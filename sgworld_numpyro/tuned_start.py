@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,14 +10,18 @@ import jax.numpy as jnp
 from jax import Array, random
 from numpyro.util import is_prng_key
 
+from sgworld_numpyro.binding import Binding
 from sgworld_numpyro.divergence import DivergenceWarning
 from sgworld_numpyro.engine import Engine
-from sgworld_numpyro.integrators import KineticState, is_kinetic
+from sgworld_numpyro.held_data import is_traced
+from sgworld_numpyro.integrators import EulerMaruyama, KineticState, is_kinetic
 from sgworld_numpyro.linear_gaussian import INTEGRATORS, SCHEMES
+from sgworld_numpyro.preconditioners import Identity
+from sgworld_numpyro.stability import largest_stable_step_size
 from sgworld_numpyro.state import SGState
 from sgworld_numpyro.subsampling import Plate
 from sgworld_numpyro.target import Arguments
-from sgworld_numpyro.tuning import Plan, Report, Setting, name_of, problem_with, tune
+from sgworld_numpyro.tuning import Plan, Rise, Setting, Tuning, name_of, out_of_scale, problem_with, tune
 
 _STREAM = 0x70E
 
@@ -55,12 +60,15 @@ def plan_of(engine: Engine, step_size: Any, bias_tolerance: float) -> Plan | Non
         step_size=given,
         friction=friction,
         kinetic=is_kinetic(engine.integrator),
+        temperature=engine.temperature,
         setting=setting,
     )
 
 
 def _known_law(scheme: str, plate: Plate) -> str:
     """The scheme by whose law the bias is predicted."""
+    if plate.size == 1 or (plate.batch_size == plate.size and scheme in SCHEMES and scheme != "with_replacement"):
+        return "full_batch"  # every batch is all the rows
     if scheme == "cyclic":  # an order that stays as it was drawn, by whomever
         return "shuffle_once"
     if scheme == "batch_reshuffle" and plate.size % plate.batch_size:  # no partition, but a pool of batches
@@ -68,44 +76,68 @@ def _known_law(scheme: str, plate: Plate) -> str:
     return scheme if scheme in SCHEMES else "with_replacement"  # of one's own scheme the least is expected
 
 
-def start_near_the_mode(plan: Plan, arguments: Arguments, state: SGState, rng_key: Array) -> SGState:
-    """An initial state moved near the mode, with what was learnt there; one chain's or several chains'."""
+def start_near_the_mode(plan: Plan, arguments: Arguments, state: SGState, rng_key: Array) -> tuple[SGState, Rise]:
+    """An initial state moved near the mode, with what was learnt there, and the least rise of the potential from there.
+
+    Of one chain or of several.
+    """
     single = is_prng_key(rng_key)
     key = random.fold_in(rng_key if single else rng_key[0], _STREAM)
     dim = plan.target.dim
-    positions, tuning = tune(plan, arguments, state.position.reshape(-1, dim), key)
+    positions, tuning, rise = tune(plan, arguments, state.position.reshape(-1, dim), key)
     z = plan.target.unravel(positions[0]) if single else jax.vmap(plan.target.unravel)(positions)
     integrator_state = state.integrator_state
     if isinstance(integrator_state, KineticState) and plan.friction is None:
         friction = jnp.full_like(integrator_state.friction, tuning.report.friction)
         integrator_state = integrator_state._replace(friction=friction)
-    return state._replace(
+    state = state._replace(
         z=z,
         step_size=jnp.full_like(state.step_size, tuning.report.step_size),
         integrator_state=integrator_state,
         tuning=tuning,
     )
+    return state, rise
 
 
-def check_tuning(plan: Plan, report: Report) -> None:
+def check_tuning(plan: Plan, tuning: Tuning, rise: Rise, binding: Binding) -> None:
     """Raise ``TuningError`` if an assumption of the tuning fails, with what to do.
 
     A run under ``pmap`` cannot raise: it gets a ``DivergenceWarning`` that says the same.
     """
-    message = problem_with(plan, jax.device_get(report))
-    if message is not None:
-        raise TuningError(message)
+    report, rise = jax.device_get((tuning.report, rise))
+    if problem_with(plan, report, rise) is None:
+        return
+    curvature = _largest_curvature(binding, tuning.anchor.position)
+    raise TuningError(problem_with(plan, report, rise, _out_of_scale(binding), curvature))
 
 
-def warn_of_tuning(plan: Plan, report: Report) -> None:
+def warn_of_tuning(plan: Plan, tuning: Tuning, rise: Rise, binding: Binding) -> None:
     """What ``check_tuning`` does, as a warning, from inside a compiled function."""
+    large = _out_of_scale(binding)
 
-    def warn(report):
-        message = problem_with(plan, report)
+    def warn(report, rise):
+        message = problem_with(plan, report, rise, large)
         if message is not None:
             warnings.warn(message, DivergenceWarning, stacklevel=2)
 
-    jax.debug.callback(warn, report)
+    jax.debug.callback(warn, tuning.report, rise)
+
+
+def _out_of_scale(binding):
+    """The arguments that are, by the names that the model's author knows."""
+    names = binding.arguments.names(binding.engine.target.model)
+    arrays = {name: binding.arguments.leaves[number] for number, name in names.items()}
+    return out_of_scale({name: array for name, array in arrays.items() if not is_traced(array)})
+
+
+def _largest_curvature(binding, position):
+    """Of the potential at a position, without preconditioner."""
+    engine = replace(binding.engine, preconditioner=Identity(), integrator=EulerMaruyama())
+
+    def stable(arguments, position):
+        return largest_stable_step_size(engine, position, arguments)
+
+    return 2 / float(binding.compiled("stability by hand", stable, binding.arguments)(position))
 
 
 class TuningError(ValueError):

@@ -16,6 +16,7 @@ _LINES = {
     "gradient_noise": "minibatch noise ρ, by its size in a well-specified model",
     "hessian_noise": "scatter of minibatches' Hessians, E|δH u|²",
     "distance": "distance of the anchor from the mode, in posterior sds",
+    "restarted": "chains that failed to start by themselves, and start from the best one",
     "warm_start_passes": "warm start, in passes over the data",
     "tuning_passes": "tuning after it, in passes over the data",
 }
@@ -39,6 +40,6 @@ def tuning_report(mcmc: MCMC) -> str:
     rows = []
     for name, label in _LINES.items():
         values = np.ravel(getattr(report, name))
-        if np.isfinite(values).any():
+        if np.isfinite(values).any() and (name != "restarted" or values.any()):
             rows.append(f"{label:<{width}}  " + "  ".join(f"{value:>9.3g}" for value in values))
     return "\n".join(rows)

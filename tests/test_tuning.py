@@ -1,5 +1,6 @@
 """Tuning: predicted laws, measured rates, what it refuses, and that it runs wherever a kernel runs."""
 
+import re
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from models import CASES, X, Y, linear
+from numpyro.contrib.hsgp.laplacian import eigenfunctions
+from numpyro.contrib.hsgp.spectral_densities import diag_spectral_density_squared_exponential
 from numpyro.infer import MCMC
 from test_control_variate import misspecified_regression
 
@@ -37,9 +40,11 @@ from sgworld_numpyro import (
     welling_teh,
 )
 from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moments
+from sgworld_numpyro.target import Target
+from sgworld_numpyro.tuning import Plan, Report, Rise, problem_with
 from sgworld_numpyro.tuning.curvature import Rates
 from sgworld_numpyro.tuning.step_size import Setting, bias_curve
-from tests.problems import anisotropic_mean
+from tests.problems import anisotropic_mean, measure
 
 TOLERANCE = 0.02
 
@@ -215,10 +220,10 @@ def test_rates_are_those_of_the_rows(kind):
         np.testing.assert_allclose(np.asarray(learnt.diagonal) * curvature, 1, rtol=0.25)
 
 
-def test_the_cost_is_below_ten_passes():
+def test_the_cost_is_below_twelve_passes():
     problem = misspecified_regression(6, rows=600)
     for options in ({}, {"preconditioner": Diagonal()}, {"gradient": ControlVariate(), "integrator": BAOAB()}):
-        assert float(report_of(problem, **options)[0].report.tuning_passes) < 10
+        assert float(report_of(problem, **options)[0].report.tuning_passes) < 12
 
 
 def test_the_gradients_that_it_says_it_takes(monkeypatch):
@@ -237,7 +242,7 @@ def test_the_gradients_that_it_says_it_takes(monkeypatch):
     passes = {rows / 600 for rows in asked}
     assert {0.01, 1.0, 0.25} <= {round(number, 2) for number in passes}
     assert max(passes) <= 1.0
-    assert float(found.report.tuning_passes) == pytest.approx(2 + 2 * 1.25 + 8 * 0.25 * 2 + 4 * 0.25)
+    assert float(found.report.tuning_passes) == pytest.approx(2 + 2 * 1.25 + 8 * 0.25 * 2 + 4 * 0.25 + 7 / 3)
 
 
 # --- What it refuses ---
@@ -274,7 +279,7 @@ def saddle(y):
 
 
 def test_an_indefinite_hessian():
-    with pytest.raises(TuningError, match=r"Hessian of the potential is indefinite.*prior.*step_size=h"):
+    with pytest.raises(TuningError, match=r"Hessian of the potential is indefinite.*prior.*step_size="):
         SGWORLD(saddle).init(jax.random.key(0), 1, None, (Y,), {})
 
 
@@ -284,6 +289,265 @@ def test_a_parallel_chain_is_told_as_a_warning():
     keys = jax.random.split(jax.random.key(0), 2)
     with pytest.warns(DivergenceWarning, match="indefinite"):
         jax.block_until_ready(jax.vmap(lambda key: kernel.init(key, 1, None, (Y,), {}).step_size)(keys))
+
+
+# --- Posteriors that are none, and those that only look it ---
+
+
+def flat_prior(*shape):
+    support = dist.constraints.independent(dist.constraints.real, len(shape))
+    return dist.ImproperUniform(support, (), shape)
+
+
+def normal_prior(scale, *shape):
+    return dist.Normal(0.0, scale).expand(shape).to_event(len(shape))
+
+
+def intercepts(prior, number):
+    def model(y):
+        mean = sum(numpyro.sample(name, prior) for name in "abc"[:number])
+        with numpyro.plate("rows", y.shape[0], subsample_size=50):
+            numpyro.sample("obs", dist.Normal(mean, 1), obs=numpyro.subsample(y, event_dim=0))
+
+    return model
+
+
+def classes(prior):
+    def model(x, y):
+        w = numpyro.sample("w", prior)
+        with numpyro.plate("rows", y.shape[0], subsample_size=50):
+            logits = numpyro.subsample(x, event_dim=1) @ w
+            yb = numpyro.subsample(y, event_dim=0)
+            kind = dist.Bernoulli(logits=logits) if w.ndim == 1 else dist.Categorical(logits=logits)
+            numpyro.sample("obs", kind, obs=yb)
+
+    return model
+
+
+def rows_and_labels():
+    """Predictors, labels that they decide, labels that they do not, and three classes; the first row is a constant."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1000, 3)).astype(np.float32)
+    noisy = (rng.random(1000) < 1 / (1 + np.exp(-x @ [1.0, -1.0, 0.5]))).astype(np.float32)
+    return x, (x[:, 0] - 0.5 * x[:, 1] > 0).astype(np.float32), noisy, rng.integers(0, 3, 1000)
+
+
+ROWS, DECIDED, NOISY, THREE = rows_and_labels()
+# one predictor says yes wherever it is 1, the other is an ordinary one
+GROUP = (ROWS[:, 0] > 0).astype(np.float32)
+YES_IN_GROUP = np.maximum(GROUP, NOISY)
+NORMAL = (1 + ROWS[:, 0]).astype(np.float32)
+
+IMPROPER = {
+    "two intercepts": (intercepts(flat_prior(), 2), (NORMAL,), r"along -?0\.71 [ab] [-+] 0\.71 [ab] .*Give a and b a"),
+    "three intercepts": (intercepts(flat_prior(), 3), (NORMAL,), r"along .*\b[abc] [-+] .*Give a and b and c a"),
+    "separable": (classes(flat_prior(3)), (ROWS, DECIDED), r"along .*w\[0\] [-+] .*w\[1\]"),
+    "one that separates": (
+        classes(flat_prior(2)),
+        (np.stack([GROUP, ROWS[:, 1]], 1), YES_IN_GROUP),
+        r"along w\[0\] .*Give w a",
+    ),
+    "softmax": (classes(flat_prior(3, 3)), (ROWS, THREE), r"along .*w\[\d, 0\].*w\[\d, \d\].* and \d more.*Give w a"),
+    "inside a vector": (
+        classes(flat_prior(4)),
+        (np.concatenate([ROWS, ROWS[:, :1]], 1), NOISY),
+        r"along -?0\.7\d* w\[[03]\] [-+] 0\.7\d* w\[[03]\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IMPROPER)
+def test_a_posterior_without_normalisation(case):
+    model, data, words = IMPROPER[case]
+    kernel = SGWORLD(model)
+    for seed in range(3):
+        with pytest.raises(TuningError, match=f"no normalisation.*{words}"):
+            kernel.init(random_keys(seed, 2), 1, None, data, {})
+
+
+PROPER = {
+    "weak priors": (intercepts(dist.Normal(0, 1000), 2), (NORMAL,)),
+    "weaker priors": (intercepts(dist.Normal(0, 1e4), 2), (NORMAL,)),
+    "Cauchy": (intercepts(dist.Cauchy(0, 1), 2), (NORMAL,)),
+    "separable, Student-t": (
+        classes(dist.StudentT(3.0, 0.0, 2.5).expand([3]).to_event(1)),
+        (ROWS, DECIDED),
+    ),
+    "flat priors, informative data": (classes(flat_prior(3)), (ROWS, NOISY)),
+}
+
+
+@pytest.mark.parametrize("case", PROPER)
+def test_a_weak_prior_is_a_prior(case):
+    model, data = PROPER[case]
+    kernel = SGWORLD(model)
+    for seed in range(2):
+        assert np.isfinite(kernel.init(random_keys(seed, 2), 1, None, data, {}).position).all()
+
+
+def random_keys(seed, chains):
+    return jax.random.split(jax.random.key(seed), chains)
+
+
+@pytest.mark.parametrize("prior", [flat_prior(1001), normal_prior(1.0, 1001)])
+def test_a_flat_coordinate_among_more_than_a_thousand(prior):
+    """Of a weight that no row has to do with."""
+    x = np.random.default_rng(0).standard_normal((3000, 1001)).astype(np.float32)
+    x[:, 7] = 0
+    y = x[:, :1].sum(1)
+
+    def model(x, y):
+        w = numpyro.sample("w", prior)
+        with numpyro.plate("rows", y.shape[0], subsample_size=30):
+            xb, yb = numpyro.subsample(x, event_dim=1), numpyro.subsample(y, event_dim=0)
+            numpyro.sample("obs", dist.Normal(xb @ w, 1), obs=yb)
+
+    kernel = SGWORLD(model)
+    if isinstance(prior, dist.ImproperUniform):
+        with pytest.raises(TuningError, match=r"no normalisation.*along w\[7\] "):
+            kernel.init(jax.random.key(0), 1, None, (x, y), {})
+    else:
+        assert np.isfinite(kernel.init(jax.random.key(0), 1, None, (x, y), {}).step_size)
+
+
+# --- What the refusals advise ---
+
+
+def said(rise=100.0, large=None, curvature=np.nan, plan_options=None, scheme="random_reshuffle", **numbers):
+    """What is refused of a report with these numbers, all others being good ones."""
+    good = dict.fromkeys(Report._fields, 1.0) | {"distance": 0.1, "flattest": np.inf, "step_size": 0.01}
+    target = Target(linear, (), (), True, {"w": jax.ShapeDtypeStruct((2,), np.float32)}, None, (), True)
+    given = {"learns_preconditioner": True, "step_size": None, "friction": None, "kinetic": False, "temperature": 1.0}
+    setting_options = (plan_options or {}).pop("setting", {})
+    given["setting"] = setting(scheme, "euler_maruyama", **setting_options)
+    plan = Plan(target=target, preconditioner=Dense(), **(given | (plan_options or {})))
+    found = Rise(np.array([0.0, 1.0], np.float32), np.float32(rise))
+    return problem_with(plan, Report(**(good | numbers)), found, large, curvature)
+
+
+def test_nothing_is_said_of_a_good_report():
+    assert said() is None
+    assert said(rise=0.0, plan_options={"temperature": 0.0, "setting": {"tolerance": 0.5}}) is None
+
+
+def test_a_curvature_is_called_indefinite_only_where_it_is():
+    advice = (
+        r"few rows .*LocScaleReparam\(centered=0\).* many rows .*centred, without.*\(step_size=\de-\d+ can be tried"
+    )
+    assert re.search("4.4 standard errors below 0.*" + advice, said(flattest=-4.4, curvature=1e4))
+    skewed = said(flattest=0.1, mean_rate=-0.2, curvature=1e4)
+    assert "standard errors" not in skewed
+    assert re.search("mean curvature is -0.2.*" + advice, skewed)
+
+
+def test_the_step_size_that_can_be_tried_is_within_the_tolerance():
+    step = float(re.search(r"step_size=(\S+) can", said(flattest=-4.4, curvature=1e4))[1])
+    bias, _ = setting("random_reshuffle", "euler_maruyama").bias(step, 200.0, rates(1e4))
+    assert TOLERANCE / 10 < float(bias) <= TOLERANCE
+
+
+def test_no_remedy_is_what_is_given_already():
+    noise = {"step_size": 1e-9, "gradient_noise": 1e6}
+    assert "subsample_size" in said(**noise)
+    with_replacement = {"setting": {"batch_size": 1000}}
+    assert "FullBatch()" in said(**noise, scheme="with_replacement", plan_options=with_replacement)
+    assert "subsample_size" not in said(
+        **noise, scheme="with_replacement", plan_options={"setting": {"batch_size": 1000}}
+    )
+    assert "ControlVariate" not in said(**noise, plan_options={"setting": {"minibatch_noise": False}})
+    assert "step_size" not in said(flattest=-4.4, curvature=1e4, plan_options={"step_size": 0.1})
+
+
+def test_a_response_out_of_scale_is_named():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((500, 3)).astype(np.float32)
+    response = (1e6 * (x.sum(1) + rng.standard_normal(500))).astype(np.float32)
+
+    def model(x, response):
+        w = numpyro.sample("w", dist.Normal(0, 10).expand([3]).to_event(1))
+        sigma = numpyro.sample("sigma", dist.HalfNormal(10))
+        with numpyro.plate("rows", x.shape[0], subsample_size=25):
+            xb, yb = numpyro.subsample(x, event_dim=1), numpyro.subsample(response, event_dim=0)
+            numpyro.sample("obs", dist.Normal(xb @ w, sigma), obs=yb)
+
+    kernel = SGWORLD(model)
+    for seed in range(2):
+        with pytest.raises(TuningError, match=r"response = \(response - response\.mean\(0\)\)") as refused:
+            kernel.init(jax.random.key(seed), 1, None, (x, response), {})
+        assert "predictors" not in str(refused.value)
+
+
+# --- Starts ---
+
+
+def test_every_chain_of_a_gaussian_process_starts_at_a_finite_place():
+    """Its spectral density underflows at long length scales, where its root has no finite derivative."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, 2000).astype(np.float32)
+    y = (np.sin(4 * x) + 0.3 * rng.standard_normal(2000)).astype(np.float32)
+
+    def model(x, y):
+        alpha, length, noise = (numpyro.sample(name, dist.HalfNormal(1)) for name in ("alpha", "length", "noise"))
+        density = diag_spectral_density_squared_exponential(alpha=alpha, length=length, ell=1.5, m=20, dim=1)
+        beta = numpyro.sample("beta", dist.Normal(0, 1).expand([20]).to_event(1))
+        with numpyro.plate("rows", x.shape[0], subsample_size=50):
+            xb, yb = numpyro.subsample(x, event_dim=0), numpyro.subsample(y, event_dim=0)
+            mean = eigenfunctions(xb, 1.5, 20) @ (beta * jnp.sqrt(density))
+            numpyro.sample("obs", dist.Normal(mean, noise), obs=yb)
+
+    kernel, started = SGWORLD(model), 0
+    for seed in range(4):
+        try:
+            state = kernel.init(random_keys(seed, 4), 1, None, (x, y), {})
+        except TuningError:  # of its curvature, which is another matter
+            continue
+        assert np.isfinite(state.position).all()
+        started += 1
+    assert started
+
+
+def test_chains_that_find_no_start_begin_at_the_best_one(monkeypatch):
+    problem = misspecified_regression(6)
+    (name,) = SGWORLD(problem.model).init(jax.random.key(0), 1, None, problem.data, {}).z
+    original = tuning.warm_start.descend
+
+    def descend(estimates, start):
+        return jnp.where(start[0] < 0, jnp.nan, original(estimates, start))
+
+    monkeypatch.setattr(tuning.warm_start, "descend", descend)
+    kernel = SGWORLD(problem.model)
+    lost = {name: jnp.float32([[-1, 0], [1, 0], [-1, 0]])}
+    state = kernel.init(random_keys(0, 3), 1, lost, problem.data, {})
+    assert state.tuning.report.restarted == 2
+    assert np.isfinite(state.position).all()
+    assert len(np.unique(state.position[:, 0])) == 3  # scattered all the same
+    with pytest.raises(TuningError, match="not finite near the mode, in all chains"):
+        kernel.init(random_keys(0, 3), 1, {name: -jnp.ones((3, 2))}, problem.data, {})
+    mcmc = MCMC(kernel, num_warmup=1, num_samples=1, num_chains=3, chain_method="vectorized", progress_bar=False)
+    mcmc.run(jax.random.key(0), *problem.data, init_params=lost)
+    assert re.search("chains that failed to start.* 2$", tuning_report(mcmc), re.MULTILINE)
+
+
+# --- One row, two rows ---
+
+
+@pytest.mark.parametrize("kernel", [SGWORLD, SGLD])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_plate_of_one_row_or_two(kernel, rows):
+    """The exact posterior of a mean with prior N(0, 1) and noise of variance 1, B = 1."""
+    y = np.float32([0.7, -1.5])[:rows]
+
+    def model(y):
+        mean = numpyro.sample("mean", dist.Normal(0, 1))
+        with numpyro.plate("rows", y.shape[0], subsample_size=1):
+            numpyro.sample("obs", dist.Normal(mean, 1), obs=numpyro.subsample(y, event_dim=0))
+
+    mcmc = MCMC(kernel(model), num_warmup=200, num_samples=4000, num_chains=4, chain_method="vectorized")
+    mcmc.run(jax.random.key(0), y)
+    draws = np.asarray(mcmc.get_samples(group_by_chain=True)["mean"])[..., None]
+    found, variance = measure(draws, y.sum() / (rows + 1)), 1 / (rows + 1)
+    assert abs(found.mean).max() < 5 * found.mean_error.max()
+    assert abs(found.second - variance).max() < 5 * found.second_error.max() + TOLERANCE * variance
 
 
 # --- Wherever a kernel runs ---

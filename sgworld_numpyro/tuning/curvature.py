@@ -48,10 +48,17 @@ class Rates(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """A preconditioner, and the least curvature found on the way, by its standard error (∞ if not looked for)."""
+    """A preconditioner, and what was found on the way.
+
+    Attributes:
+        preconditioner: M.
+        flattest: the least curvature, by its standard error; ∞ if not looked for.
+        scale: of each coordinate, given the others.
+    """
 
     preconditioner: Preconditioner
     flattest: Float[Array, ""]
+    scale: Float[Array, "dim"]
 
 
 def gradient_covariance(
@@ -78,14 +85,16 @@ def learn(
         covariance = jnp.diagonal(covariance) if covariance.ndim == 2 else covariance
         signs = random.rademacher(key, (PROBES, position.size), position.dtype)
         prior = jax.vmap(lambda z: z * product(estimates.energy_without_rows, position, z))(signs).mean(0)
-        return Metric(Diagonal.tree_unflatten(None, (1 / _bounded(covariance / rows + jnp.abs(prior)),)), infinite)
+        diagonal = 1 / _bounded(covariance / rows + jnp.abs(prior))
+        return Metric(Diagonal.tree_unflatten(None, (diagonal,)), infinite, jnp.sqrt(diagonal))
     prior = jax.vmap(lambda v: product(estimates.energy_without_rows, position, v))(jnp.eye(position.size))
     fisher = covariance / rows + (prior + prior.T) / 2
     # in units of the coordinates' own scales, so that units do not cost digits
     scale = jax.lax.rsqrt(_bounded(jnp.diagonal(covariance) / rows + jnp.abs(jnp.diagonal(prior))))
     values, vectors = jnp.linalg.eigh(fisher * jnp.outer(scale, scale))
     root = scale[:, None] * vectors * lax.rsqrt(_bounded(jnp.abs(values)))
-    return _corrected(root, estimates, position)
+    preconditioner, flattest = _corrected(root, estimates, position)
+    return Metric(preconditioner, flattest, scale)
 
 
 def _bounded(values):
@@ -93,21 +102,25 @@ def _bounded(values):
 
 
 def _corrected(root, estimates, position):
-    """The metric of a root L₀, with L₀ᵀ H L₀ as far as a few groups of rows show it."""
+    """The metric of a root L₀, with L₀ᵀ H L₀ as far as a few groups of rows show it, and its least curvature."""
     dim, plate = position.size, estimates.plate
     rows = min(plate.size, int(HESSIAN_PASSES * plate.size / dim))
     size = max(1, min(rows // HESSIAN_GROUPS, plate.size // HESSIAN_GROUPS))
     if len(estimates.target.plates) > 1:
         size = plate.batch_size
     groups = min(max(rows // size, 1), plate.size // size)
-    if rows < HESSIAN_GROUPS or groups < HESSIAN_GROUPS:
-        return Metric(Dense.from_root(root), jnp.asarray(jnp.inf, position.dtype))
+    few = plate.size < HESSIAN_GROUPS and len(estimates.target.plates) == 1  # all of them cost next to nothing
+    if not few and (rows < HESSIAN_GROUPS or groups < HESSIAN_GROUPS):
+        return Dense.from_root(root), jnp.asarray(jnp.inf, position.dtype)
 
     def hessian(energy):
         images = jax.vmap(lambda v: product(energy, position, v))(root.T)  # rows are (H L₀)ᵀ
         matrix = images @ root
         return (matrix + matrix.T) / 2
 
+    if few:
+        values, vectors = jnp.linalg.eigh(estimates.full(hessian))
+        return _along(root, values, vectors), jnp.asarray(jnp.inf, position.dtype)
     first, second = estimates.sum_over_groups(
         lambda energy: (matrix := hessian(energy), jnp.sum(matrix**2)), 0, groups, size, dim**2
     )
@@ -119,8 +132,12 @@ def _corrected(root, estimates, position):
     kept = 1 - jnp.clip(chance / jnp.maximum(scatter, jnp.finfo(mean.dtype).tiny), 0, 1)
     values, vectors = jnp.linalg.eigh(kept * mean + (1 - kept) * centre * jnp.eye(dim))
     error = jnp.sqrt(jnp.maximum(chance, 0) / dim) + jnp.finfo(mean.dtype).eps * jnp.abs(values).max() * dim
-    flat = jnp.maximum(jnp.abs(values), SMALLEST * jnp.abs(values).max())
-    return Metric(Dense.from_root(root @ (vectors * lax.rsqrt(flat))), values.min() / error)
+    return _along(root, values, vectors), values.min() / error
+
+
+def _along(root, values, vectors):
+    """The metric of a root, given the eigenvalues and eigenvectors of the Hessian in its coordinates."""
+    return Dense.from_root(root @ (vectors * lax.rsqrt(jnp.maximum(jnp.abs(values), SMALLEST * jnp.abs(values).max()))))
 
 
 def rates(

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
-from numpyro.optim import Adam
 
 from sgworld_numpyro.preconditioners import Preconditioner
 from sgworld_numpyro.tuning.estimates import Estimates
@@ -16,6 +15,8 @@ from sgworld_numpyro.tuning.estimates import Estimates
 PASSES = 10  # of Adam, within these bounds
 MIN_STEPS, MAX_STEPS = 2000, 10_000
 FIRST_STEP = 0.02  # of Adam, in the unconstrained coordinates; less in many dimensions
+DECAYS = 0.9, 0.999  # of Adam, and what it adds to its scale, as its authors chose them
+TINY = 1e-8
 SUM_OF_STEPS = 0.6  # of the norm of a step that moves all coordinates
 NEWTON_STEPS = 8
 NEAR = 0.1  # squared distance from the mode in posterior sds, a dimension: near enough
@@ -28,28 +29,51 @@ def adam_steps(estimates: Estimates) -> int:
 
 
 def descend(estimates: Estimates, start: Float[Array, "dim"]) -> Float[Array, "dim"]:
-    """Adam (Kingma & Ba 2015, ICLR) on minibatches of the plates' sizes, its steps falling to 0 along a cosine."""
+    """Adam (Kingma & Ba 2015, ICLR) on minibatches of the plates' sizes, its steps falling to 0 along a cosine.
+
+    A coordinate in which a minibatch has no finite gradient goes back to where it last had one, without momentum: if it
+    stayed where it is, it would find no gradient there ever again.
+    """
     steps, size = adam_steps(estimates), estimates.plate.batch_size
     first = min(FIRST_STEP, SUM_OF_STEPS / np.sqrt(start.size))
-    optimiser = Adam(lambda number: first * 0.5 * (1 + jnp.cos(jnp.pi * number / steps)))
+    keep, keep_squares = DECAYS
 
-    def step(number, state):
-        position = optimiser.get_params(state)
+    def step(number, descent):
+        position, sound, mean, squares = descent
         gradient = estimates.sum_over_groups(lambda energy: jax.grad(energy)(position), number, 1, size, start.size)
-        # where a minibatch has no finite gradient the position stays, and the next has another chance
-        return optimiser.update(jnp.where(jnp.isfinite(gradient), gradient, 0.0), state)
+        finite = jnp.isfinite(gradient)
+        mean = jnp.where(finite, keep * mean + (1 - keep) * gradient, 0.0)
+        squares = jnp.where(finite, keep_squares * squares + (1 - keep_squares) * gradient**2, squares)
+        scale = jnp.sqrt(squares / (1 - keep_squares ** (number + 1))) + TINY
+        rate = first * 0.5 * (1 + jnp.cos(jnp.pi * number / steps))
+        onward = position - rate * mean / (1 - keep ** (number + 1)) / scale
+        sound = jnp.where(finite, position, sound)
+        return jnp.where(finite, onward, sound), sound, mean, squares
 
-    return optimiser.get_params(lax.fori_loop(0, steps, step, optimiser.init(start)))
+    nothing = jnp.zeros_like(start)
+    return lax.fori_loop(0, steps, step, (start, start, nothing, nothing))[1]
+
+
+def trials(
+    position: Float[Array, "dim"], gradient: Float[Array, "dim"], metric: Preconditioner
+) -> Float[Array, "fractions dim"]:
+    """θ - a M ∇U for the fractions a of a Newton step; θ alone if that step is not finite."""
+    direction = metric.apply(gradient)
+    direction = jnp.where(jnp.all(jnp.isfinite(direction)), direction, 0.0)
+    return position - jnp.asarray(FRACTIONS, position.dtype)[:, None] * direction
+
+
+def lowest(positions: Float[Array, "trials dim"], energies: Float[Array, "trials"]) -> Float[Array, "dim"]:
+    """The position of least energy, of those whose energy is finite."""
+    return positions[jnp.argmin(jnp.where(jnp.isfinite(energies), energies, jnp.inf))]
 
 
 def newton_step(
     estimates: Estimates, position: Float[Array, "dim"], gradient: Float[Array, "dim"], metric: Preconditioner
 ) -> Float[Array, "dim"]:
     """θ - a M ∇U, with the fraction a of those at hand for which the potential of all the data is least."""
-    direction = metric.apply(gradient)
-    trials = position - jnp.asarray(FRACTIONS, position.dtype)[:, None] * direction
-    energies = estimates.full(lambda energy: jax.lax.map(energy, trials))
-    return trials[jnp.argmin(jnp.where(jnp.isfinite(energies), energies, jnp.inf))]
+    tried = trials(position, gradient, metric)
+    return lowest(tried, estimates.full(lambda energy: lax.map(energy, tried)))
 
 
 class Nearness(NamedTuple):
