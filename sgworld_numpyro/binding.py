@@ -61,6 +61,7 @@ class Binding:
         self.arguments = arguments
         self.hold = hold
         self.checked = False  # whether minibatches were found to estimate the whole
+        self.runs_on_minibatches_only = False
         self._data = HeldData()
         self._signature = signature(arguments)
         self._cached: dict[Any, Callable] = {}

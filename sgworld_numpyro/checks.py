@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,9 @@ from sgworld_numpyro.subsampling import Plate, SubsamplingScheme
 from sgworld_numpyro.target import Arguments, Target
 from sgworld_numpyro.tuning import name_of
 from sgworld_numpyro.validation import ModelError
+
+# Steps of single precision that a column must span, or rounding is a part in so many of it.
+RESOLVED = 1000
 
 
 def checked_step_size(step_size: Any) -> Any:
@@ -269,6 +273,33 @@ def check_scheme(scheme: SubsamplingScheme, plates: Sequence[Plate]) -> None:
                 raise ValueError(
                     f"{scheme!r}.indices gave rows {drawn.min()} to {drawn.max()} for plate {plate.name!r}, which has "
                     f"rows 0 to {plate.size - 1}."
+                )
+
+
+def check_precision(arguments: Arguments, names: Mapping[int, str]) -> None:
+    """Raise ``ModelError`` for whole numbers that 32 bits do not hold, and warn of numbers that they do not tell apart.
+
+    Where 64 bits are switched on, or there are no more, there is nothing to say.
+    """
+    for number, name in names.items():
+        leaf = arguments.leaves[number]
+        if is_traced(leaf) or leaf.size == 0 or jax.dtypes.canonicalize_dtype(leaf.dtype) == leaf.dtype:
+            continue
+        if leaf.dtype.kind in "iu":
+            bounds, low, high = np.iinfo(jax.dtypes.canonicalize_dtype(leaf.dtype)), leaf.min(), leaf.max()
+            if low < bounds.min or high > bounds.max:
+                raise ModelError(
+                    f"{name} has values from {low} to {high}, which JAX would cut to {bounds.bits} bits. Pass "
+                    f"{name}.astype(float), or its distance from an origin, or switch on jax_enable_x64."
+                )
+        elif leaf.dtype == np.float64:
+            columns = leaf.reshape(leaf.shape[0], -1) if leaf.ndim else leaf.reshape(1, 1)
+            spread, size = np.ptp(columns, axis=0), np.abs(columns).max(axis=0)
+            if np.any((spread > 0) & (spread < RESOLVED * np.finfo(np.float32).eps * size)):
+                warnings.warn(
+                    f"{name} is given in double precision and will be used in single, which hardly tells its values "
+                    f"apart: they differ by {spread.min():.3g} at a size of {size.max():.3g}. Take off their mean.",
+                    stacklevel=3,
                 )
 
 

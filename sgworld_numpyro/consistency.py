@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +22,10 @@ from numpyro.infer.util import compute_log_probs
 
 from sgworld_numpyro.binding import Binding
 from sgworld_numpyro.handlers import at_rows, full_data
-from sgworld_numpyro.subsampling import Plate
+from sgworld_numpyro.partition import Partition, partitions
 from sgworld_numpyro.target import Arguments, Target
 from sgworld_numpyro.validation import ModelError, base_of
 
-MAX_BATCHES = 4096  # whose dispatch takes some hundredths of a second
-MAX_PRODUCTS = 2**29  # of rows and coordinates, which a network's passes are made of: some tenths of a second too
-MIN_BATCHES = 8  # whatever they cost
-MAX_ELEMENTS = 2**26  # of the largest array on the way, were all these batches one: some 250 MiB
-CROSSED_BATCHES = 64  # of several plates together, if none alone has more
 SUM_LENGTH = 512  # terms that are added in the model's precision; these sums are added in double precision
 ROUNDINGS = 100  # by which two sums of the same terms may differ, in units of the last place
 CONDITION = 30  # times what eight roundings of the position change, by which they may differ instead
@@ -41,133 +36,123 @@ class DoesNotRunOnAllRows(ModelError):
     """The model works for its own batch size only."""
 
 
-def check_minibatches(binding: Binding, start: Array | None) -> None:
+class _Looked(NamedTuple):
+    """At the log densities of sites, by name, at one position.
+
+    - **parts** - mean over minibatches, in nats.
+    - **whole** - of all their rows at once.
+    - **nan, infinite, outside** - how many of the rows have an undefined density, density 0, or a value outside of the
+      support of its distribution; for observed sites.
+    """
+
+    parts: dict[str, float]
+    whole: dict[str, float]
+    nan: dict[str, int]
+    infinite: dict[str, int]
+    outside: dict[str, int]
+
+
+def check_minibatches(binding: Binding, start: Array | None, also_near_0: bool = True) -> None:
     """Raise ``ModelError`` where a site's minibatches do not average to what it is on all the rows.
 
-    On the first rows of very large data. Takes no more than a pass.
+    Of very large data a part is looked at, spread over all. Takes less than a pass.
 
     Args:
         binding: the model and its data.
-        start: where the potential is finite, shape (dim,), should it not be so near 0; None if that is not known.
+        start: where the potential is finite on a minibatch, shape (dim,), to look at as well; None if not known.
+        also_near_0: whether to look at a place near 0 of the unconstrained coordinates.
 
     Raises:
-        ModelError: if they do not, with the site, both numbers and what to look for.
-        DoesNotRunOnAllRows: if the model fails on another number of rows than its own batch size.
+        ModelError: if they do not, with the site, both numbers and what to look for; or for log densities that are NaN.
+        DoesNotRunOnAllRows: if the model fails on another number of rows than its own batch size, and nothing else is
+            wrong with it as far as minibatches of that size show.
     """
     target = binding.engine.target
-    covers = _covers(target)
-    compare = binding.compiled("minibatches", partial(_densities, target, covers), binding.arguments, once=True)
-    here = np.random.default_rng(0).uniform(-SPREAD, SPREAD, target.dim).astype(target.dtype)
-    places = [here] if start is None else [here, np.asarray(start) + here, np.asarray(start)]
+    near_0 = np.random.default_rng(0).uniform(-SPREAD, SPREAD, target.dim).astype(target.dtype)
+    places = [near_0] if also_near_0 else []
+    places += [] if start is None else [np.asarray(start)]
     try:
-        for here in places:
-            parts, whole, outside = _sums(compare(here), covers)
-            if all(np.isfinite(total) for total in (*parts.values(), *whole.values())):
-                break
+        look = _looking(binding, against_whole=True)
+        looked = list(map(look, places))
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        look = _looking(binding, against_whole=False)
+        for place in places:
+            _compare(target, look, place, look(place), "in another order the mean is")
         raise DoesNotRunOnAllRows(_why_not(target, error)) from error
-    for name, count in outside.items():
-        if count:
-            warnings.warn(
-                f"{count} values of site {name!r} are outside of the support of its distribution, where its density "
-                "means nothing. Look for labels that do not begin at 0, counts that are not whole, or bounds that the "
-                "data exceed; or hide these rows with numpyro.handlers.mask.",
-                stacklevel=4,
-            )
-    differs = {name: abs(parts[name] - whole[name]) for name in whole if np.isfinite(parts[name] - whole[name])}
-    epsilon = float(jnp.finfo(here.dtype).eps)
-    suspects = [n for n, gap in differs.items() if gap > ROUNDINGS * epsilon * max(abs(parts[n]), abs(whole[n]))]
-    if not suspects:
-        return
-    # Where single terms are ill-conditioned, a few roundings of the position do as much.
-    near_parts, near, _ = _sums(compare(here * (1 + 8 * epsilon)), covers)
-    for name in suspects:
-        if differs[name] > CONDITION * max(abs(near[name] - whole[name]), abs(near_parts[name] - parts[name])):
-            raise ModelError(_message(target, name, parts[name], whole[name], covers))
+    _report_undefined(looked)
+    for place, found in zip(places, looked, strict=True):
+        _compare(target, look, place, found, "that of all rows at once is")
 
 
-class _Cover(NamedTuple):
-    """Minibatches of a plate that take each of its first rows equally often.
+def _looking(binding, against_whole):
+    """A function of the position that looks at minibatches, and at their rows all at once or in another order."""
+    target = binding.engine.target
+    divided = partitions(target)
+    function = partial(_densities, target, divided, against_whole)
+    name = "minibatches" if against_whole else "minibatches in two orders"
+    compare = binding.compiled(name, function, binding.arguments, once=True)
+    orders = {plate.name: divided[plate.name].order(plate, seed=0) for plate in target.plates}
+    batches = prod(one.batches for one in divided.values())
 
-    - **batches** - how many.
-    - **rows** - how many rows they cover together.
-    - **left_out** - consecutive rows that each leaves out where there are no two without common rows; else 0.
-    """
+    def look(position):
+        with jax.default_matmul_precision("highest"):  # accelerators round products of few rows and of many otherwise
+            parts, whole, counts = jax.device_get(compare(position, orders))
+        parts = {name: float(np.sum(value, dtype=float)) / batches for name, value in parts.items()}
+        share = 1 if against_whole else batches
+        whole = {name: float(np.sum(value, dtype=float)) / share for name, value in whole.items()}
+        return _Looked(parts, whole, *({name: int(of[kind]) for name, of in counts.items()} for kind in range(3)))
 
-    batches: int
-    rows: int
-    left_out: int
-
-    def of(self, number: Array, batch: int) -> Array:
-        """The rows of the minibatch of that number."""
-        if not self.left_out:
-            return number * batch + jnp.arange(batch, dtype=jnp.int32)
-        places = jnp.arange(batch, dtype=jnp.int32)
-        return places + self.left_out * (places >= number * self.left_out)
-
-
-def _covers(target: Target) -> dict[str, _Cover]:
-    """All whole minibatches of every plate, unless these are too many or too large."""
-    covers = {plate.name: _cover(plate) for plate in target.plates}
-    rows = sum(plate.batch_size for plate in target.plates)
-    dear = min(MAX_ELEMENTS // max(1, target.widest), MAX_PRODUCTS // (rows * target.dim))
-    limit = min(MAX_BATCHES, max(MIN_BATCHES, dear))
-    if len(covers) > 1:
-        limit = min(limit, max(CROSSED_BATCHES, *(cover.batches for cover in covers.values())))
-    while (total := prod(cover.batches for cover in covers.values())) > limit:
-        plate = max(target.plates, key=lambda plate: covers[plate.name].batches)
-        count = max(1, covers[plate.name].batches * limit // total)
-        covers[plate.name] = _Cover(count, count * plate.batch_size, 0)
-    return covers
+    return look
 
 
-def _cover(plate: Plate) -> _Cover:
-    size, batch = plate.size, plate.batch_size
-    if batch == size or 2 * batch <= size:
-        return _Cover(size // batch, size // batch * batch, 0)
-    # One part more than a minibatch has, each as large as the rows that are too many allow: one is left out in turn.
-    parts = next(parts for parts in range(1, batch + 1) if batch % parts == 0 and batch // parts <= size - batch)
-    if parts >= CROSSED_BATCHES:
-        return _Cover(1, batch, 0)
-    return _Cover(parts + 1, batch + batch // parts, batch // parts)
-
-
-def _densities(target: Target, covers: Mapping[str, _Cover], arguments: Arguments, position: Array):
-    """Log densities by site, in sums of some terms: of each combination of minibatches, and of their rows at once."""
+def _densities(
+    target: Target,
+    divided: Mapping[str, Partition],
+    against_whole: bool,
+    arguments: Arguments,
+    position: Array,
+    orders: Mapping[str, Array],
+) -> tuple[Any, Any, Any]:
+    """Log densities by site, in short sums: of every combination of minibatches, and of their rows at once."""
     args, kwargs = arguments.unflatten()
     values = target.constrain(target.unravel(position), arguments, deterministic=False)
+    counts: dict[str, tuple[Array, Array, Array]] = {}
 
-    outside: dict[str, Array] = {}
-
-    def of(model, look=False):
+    def of(model, count=False):
         found, sites = compute_log_probs(model, args, kwargs, values, sum_log_prob=False)
-        if look:
-            outside.update({name: _outside(site) for name, site in sites.items() if site.get("is_observed")})
+        if count:
+            counts.update({n: _counts(s, found[n]) for n, s in sites.items() if s.get("is_observed")})
         return {name: _in_short_sums(density) for name, density in found.items()}
 
-    def minibatch(numbers):
-        rows = {
-            plate.name: covers[plate.name].of(numbers[place], plate.batch_size)
-            for place, plate in enumerate(target.plates)
-        }
-        taken = {slot: target.take(slot, arguments.leaves[slot.leaf], rows[slot.plate]) for slot in target.slots}
-        return of(target.at(arguments, rows, taken))
+    def minibatches(orders):
+        def one(numbers):
+            rows = {
+                plate.name: orders[plate.name][divided[plate.name].places(number, plate.batch_size)]
+                for number, plate in zip(numbers, target.plates, strict=True)
+            }
+            taken = {slot: target.take(slot, arguments.leaves[slot.leaf], rows[slot.plate]) for slot in target.slots}
+            return of(target.at(arguments, rows, taken))
 
-    grid = np.indices([covers[plate.name].batches for plate in target.plates]).reshape(len(target.plates), -1)
-    parts = lax.map(minibatch, jnp.asarray(grid.T, jnp.int32))
-    if all(covers[plate.name].rows == plate.size for plate in target.plates):
-        return parts, of(full_data(target.model), look=True), outside
-    rows = {name: jnp.arange(cover.rows, dtype=jnp.int32) for name, cover in covers.items()}
-    return parts, of(at_rows(target.model, rows), look=True), outside
+        grid = np.indices([divided[plate.name].batches for plate in target.plates]).reshape(len(target.plates), -1)
+        return lax.map(one, jnp.asarray(grid.T, jnp.int32))
+
+    parts = minibatches(orders)
+    if not against_whole:
+        return parts, minibatches({name: jnp.sort(order) for name, order in orders.items()}), counts
+    if all(divided[plate.name].rows == plate.size for plate in target.plates):
+        return parts, of(full_data(target.model), count=True), counts
+    return parts, of(at_rows(target.model, orders), count=True), counts
 
 
-def _outside(site):
-    """How many observed values are outside of the support, where NumPyro's densities mean nothing."""
+def _counts(site, density):
+    """How many densities are NaN, how many are 0, and how many values are outside of the support."""
     fn, value = site["fn"], site["value"]
-    if isinstance(base_of(fn), Unit):
-        return jnp.int32(0)
-    shown = fn._mask if isinstance(fn, MaskedDistribution) else True
-    return jnp.sum(~fn.support(value) & shown, dtype=jnp.int32)
+    undefined, outside = jnp.isnan(density), jnp.array(False)
+    if not isinstance(base_of(fn), Unit):
+        shown = fn._mask if isinstance(fn, MaskedDistribution) else True
+        missing = jnp.any(jnp.isnan(value), axis=range(jnp.ndim(value) - fn.event_dim, jnp.ndim(value)))
+        undefined, outside = undefined | (missing & shown), ~fn.support(value) & shown
+    return tuple(jnp.sum(which, dtype=jnp.int32) for which in (undefined, density == -jnp.inf, outside))
 
 
 def _in_short_sums(density):
@@ -176,30 +161,58 @@ def _in_short_sums(density):
     return jnp.pad(flat, (0, rest)).reshape(-1, min(SUM_LENGTH, flat.size) or 1).sum(1)
 
 
-def _sums(found, covers):
-    parts, whole, outside = jax.device_get(found)
-    batches = prod(cover.batches for cover in covers.values())
-    means = {name: float(np.sum(value, dtype=float)) / batches for name, value in parts.items()}
-    return means, {name: float(np.sum(value, dtype=float)) for name, value in whole.items()}, outside
+def _report_undefined(looked):
+    """Refuse what is NaN wherever one looks, and warn of rows without density: elsewhere they may have one."""
+    for name in looked[0].nan:
+        nan = min(found.nan[name] for found in looked)
+        if nan:
+            raise ModelError(
+                f"The log density of site {name!r} is NaN for {nan} of its values: missing data, or logarithms and "
+                "roots of negative numbers. Remove these rows, or hide them from the likelihood with "
+                "numpyro.handlers.mask and fill them with any number."
+            )
+        outside, infinite = (min(found[kind][name] for found in looked) for kind in (4, 3))
+        if outside or infinite:
+            warnings.warn(
+                f"{outside or infinite} values of site {name!r} are outside of the support of its distribution, where "
+                "it has no density. Look for labels that do not begin at 0, counts that are not whole, or bounds that "
+                "the data exceed; or hide these rows with numpyro.handlers.mask.",
+                stacklevel=5,
+            )
 
 
-def _message(target, name, part, whole, covers):
-    rows = ", ".join(f"{cover.rows} of plate {plate!r}" for plate, cover in covers.items())
+def _compare(target, look, place, found, against):
+    parts, whole = found.parts, found.whole
+    differs = {name: abs(parts[name] - whole[name]) for name in whole if np.isfinite(parts[name] - whole[name])}
+    tolerance = {n: ROUNDINGS * target.epsilon * max(abs(parts[n]), abs(whole[n])) for n in differs}
+    suspects = [name for name, gap in differs.items() if gap > tolerance[name]]
+    if not suspects:
+        return
+    # Where single terms are ill-conditioned, a few roundings of the position do as much.
+    near = look((place * (1 + 8 * target.epsilon)).astype(place.dtype))
+    for name in suspects:
+        moved = max(abs(near.whole[name] - whole[name]), abs(near.parts[name] - parts[name]))
+        if differs[name] > CONDITION * moved:
+            raise ModelError(_message(target, name, parts[name], whole[name], against))
+
+
+def _message(target, name, part, whole, against):
     text = (
         f"Minibatches do not estimate the log density of all the data. At site {name!r} their mean over a pass is "
-        f"{part:.6g}, and that of all rows at once ({rows}) is {whole:.6g}"
+        f"{part:.6g}, and {against} {whole:.6g}"
     )
-    ratio = part / whole if whole else np.inf
-    weights = {plate.size / plate.batch_size for plate in target.plates}
-    if any(abs(abs(np.log(abs(ratio))) - np.log(weight)) < 0.01 for weight in weights if weight > 1 and ratio):
+    ratio = abs(part / whole) if whole else np.inf
+    weights = [plate.size / plate.batch_size for plate in target.plates if plate.batch_size < plate.size]
+    if ratio > 0 and any(abs(abs(np.log(ratio)) - np.log(weight)) < 0.01 for weight in weights):
         return (
-            f"{text}: a factor of N/B. Do not multiply or divide by N/B, the plate does that; and give it one value a "
-            "row, not the sum of all rows."
+            f"{text}: a factor of N/B.\nDo not multiply or divide by N/B, the plate does that; and give it one value a "
+            "row: not their sum, nor one event of them (.to_event), nor all against each other (shapes (B, 1) and (B,))."
         )
     return (
-        f"{text}, {part - whole:+.3g}. Look for what is computed from the rows of a minibatch together: their mean or "
+        f"{text}, {part - whole:+.3g}.\nLook for what is computed from the rows of a minibatch together: their mean or "
         "variance (standardise the data before, or use a layer without batch statistics), shapes that broadcast rows "
-        "against each other, sums or means that should be one value a row, numbers of rows written by hand."
+        "against each other, sums or means that should be one value a row, numbers of rows written by hand; and for "
+        "random numbers or state that change from call to call."
     )
 
 

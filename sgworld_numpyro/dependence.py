@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
-from jax.lax import GatherScatterMode
 
 Labels = frozenset
 MAX_INDICES = 10**6  # of an array whose values are followed: more would be data and no index of a minibatch
@@ -37,11 +37,13 @@ class Flow(NamedTuple):
         outputs: the pytree of its outputs, with a frozenset of labels in place of each array.
         overruns: arrays that are indexed past their end, by an index that is made of valued inputs alone.
         widest: elements of the largest array on the way.
+        epsilon: of the coarsest floating-point numbers on the way.
     """
 
     outputs: Any
     overruns: tuple[Overrun, ...]
     widest: int
+    epsilon: float
 
 
 class _Known(NamedTuple):
@@ -73,13 +75,14 @@ def flow(function: Callable, inputs: Any, labels: Any, *others: Any, values: Any
     walk = _Walk()
     found = walk.closed(closed, known)
     outputs = jax.tree.unflatten(jax.tree.structure(shapes), [one.labels for one in found])
-    return Flow(outputs, tuple(dict.fromkeys(walk.overruns)), walk.widest)
+    return Flow(outputs, tuple(dict.fromkeys(walk.overruns)), walk.widest, walk.epsilon)
 
 
 class _Walk:
     def __init__(self):
         self.overruns: list[Overrun] = []
         self.widest = 0
+        self.epsilon = 0.0
 
     def closed(self, closed: ClosedJaxpr, known: Sequence[_Known]) -> list[_Known]:
         return self.jaxpr(closed.jaxpr, known)
@@ -95,7 +98,11 @@ class _Walk:
 
         for equation in jaxpr.eqns:
             inputs = list(map(of, equation.invars))
-            self.widest = max([self.widest, *(getattr(v.aval, "size", 0) for v in equation.outvars)])
+            for variable in equation.outvars:
+                self.widest = max(self.widest, getattr(variable.aval, "size", 0))
+                dtype = getattr(variable.aval, "dtype", None)
+                if dtype is not None and jnp.issubdtype(dtype, jnp.floating):
+                    self.epsilon = max(self.epsilon, float(jnp.finfo(dtype).eps))
             here.update(zip(equation.outvars, self._outputs(equation, inputs), strict=True))
         return list(map(of, jaxpr.outvars))
 
@@ -122,8 +129,9 @@ class _Walk:
 
     def _scan(self, parameters, inputs):
         first, carries = parameters["num_consts"], parameters["num_carry"]
-        inputs = [_Known(one.labels) for one in inputs]  # at other passes of the loop values are others
-        constants, carry, each = inputs[:first], inputs[first : first + carries], inputs[first + carries :]
+        constants = inputs[:first]
+        carry = [_Known(one.labels) for one in inputs[first : first + carries]]  # at other turns values are others
+        each = [_one_of(one) for one in inputs[first + carries :]]
 
         def body(carry):
             return self.closed(parameters["jaxpr"], [*constants, *carry, *each])
@@ -157,13 +165,21 @@ class _Walk:
         return _Known(labels, np.broadcast_to(array.value.flat[0], shape))
 
     def _look_past_the_end(self, equation, array, index):
-        if index.value is None or equation.params["mode"] == GatherScatterMode.CLIP:  # who says clip means it
+        if index.value is None:
             return
         shape, sizes = equation.invars[0].aval.shape, equation.params["slice_sizes"]
         for number, axis in enumerate(equation.params["dimension_numbers"].start_index_map):
             furthest = int(index.value[..., number].max(initial=0))
             if furthest > shape[axis] - sizes[axis]:
                 self.overruns.append(Overrun(array.labels, shape, axis, furthest, index.labels))
+
+
+def _one_of(known: _Known) -> _Known:
+    """What is known of a slice along the first axis, of whichever."""
+    values = known.value
+    if values is None or len(values) == 0 or (values != values[:1]).any():
+        return _Known(known.labels)
+    return _Known(known.labels, values[0])
 
 
 def _jaxprs_of(parameters: Mapping[str, Any]) -> Iterator[Jaxpr]:

@@ -1,4 +1,4 @@
-"""What the error of a model that was traced comes from: an argument that it cannot compute with, or NumPy among JAX."""
+"""What the error of a model that was traced comes from."""
 
 import os
 import traceback
@@ -9,39 +9,61 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.sparse import BCOO
+from numpyro.primitives import plate
 
 from sgworld_numpyro.handlers import as_numeric
 
 
 def explain(error: Exception, arguments: Mapping[str, Any]) -> str | None:
-    """What an error of a model that was traced comes from, if it is known: an argument, or NumPy data indexed by rows.
+    """What an error of a model that was traced comes from, if it speaks of it; None if not.
+
+    It may be an argument that is nothing to compute with, NumPy data that rows index, or an ``if`` on the minibatch.
+    Arguments that the error does not speak of are noted in it, should they have to do with it.
 
     Args:
         error: that the model raised.
         arguments: its arguments by name.
     """
-    culprits = [
-        f"{name}{jax.tree_util.keystr(path)} is {what}"
+    found = [
+        (leaf, f"{name}{jax.tree_util.keystr(path)} is {what}")
         for name, argument in arguments.items()
         for path, leaf in jax.tree_util.tree_leaves_with_path(argument, is_leaf=_is_one)
         if (what := _unusable(leaf)) is not None
     ]
-    if not culprits and isinstance(error, _OF_TRACERS):
-        line = _line_of(error)
+    culprits = [what for leaf, what in found if _speaks_of(error, leaf)]
+    if culprits:
+        first_line = str(error).partition("\n")[0]
+        return f"{'; '.join(culprits)}. The model failed with it ({type(error).__name__}: {first_line:.150})."
+    if isinstance(error, jax.errors.TracerArrayConversionError | jax.errors.TracerIntegerConversionError):
         return (
-            f"The model hands rows of the minibatch to NumPy{line}, which needs to know their values, and these change "
-            "at every step. Data that are indexed by the rows of a plate must be JAX arrays: jnp.asarray(x)[rows], or "
-            "numpyro.subsample(x, event_dim=...), or pass x to the model as an argument; and functions of the "
-            "minibatch must be jax.numpy's."
+            f"The model hands rows of the minibatch to NumPy{_line_of(error)}, which needs to know their values, and "
+            "these change at every step. Data that are indexed by the rows of a plate must be JAX arrays: "
+            "jnp.asarray(x)[rows], or numpyro.subsample(x, event_dim=...), or an argument of the model as it was "
+            "passed; and functions of the minibatch must be jax.numpy's."
         )
-    if not culprits:
-        return None
-    return (
-        f"{'; '.join(culprits)}. The model failed with it ({type(error).__name__}: {str(error).splitlines()[0]:.150})."
-    )
+    if isinstance(error, jax.errors.TracerBoolConversionError) and not _is_in(error, plate.__init__):
+        return (
+            f"The model decides by values that are not known while it is compiled{_line_of(error)}: rows of the "
+            "minibatch or latent sites. Write jnp.where(condition, a, b) for `if`, and jax.lax.cond where it is dear."
+        )
+    for _, what in found:
+        error.add_note(f"Perhaps it has to do with this: {what}.")
+    return None
 
 
-_OF_TRACERS = (jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError)
+def _speaks_of(error, value):
+    """Whether an error can be an argument's: it is of NumPy among JAX, or names its type."""
+    if isinstance(error, jax.errors.TracerArrayConversionError | jax.errors.TracerIntegerConversionError):
+        return not isinstance(value, np.ndarray | jax.Array | list)
+    text = str(error)
+    if isinstance(error, TypeError) and "incompatible shapes" not in text:
+        return type(value).__name__ in text or "complex" in text or "sparse" in text or "JAX" in text
+    return isinstance(error, AttributeError) and f"'{type(value).__name__}' object" in text
+
+
+def _is_in(error, function):
+    """Whether an error was raised in a call of a function."""
+    return any(frame.f_code is function.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _line_of(error):
@@ -72,12 +94,19 @@ def _unusable(value):
         return "a list of numbers: pass jnp.asarray(...) of it"
     if not hasattr(value, "__array__") or isinstance(value, jax.Array):
         return _of_complex(value)
+    if isinstance(value, np.ma.MaskedArray):
+        return "a masked array: pass its data, and hide what it masks with numpyro.handlers.mask(mask=~x.mask)"
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):
         return f"a {kind} that numpy.asarray does not take: pass a NumPy array"
-    if array.dtype.kind in "USOMmV":
+    if not array.dtype.isnative:
+        return (
+            f"a {kind} of foreign byte order ({array.dtype.str}): pass .astype({array.dtype.newbyteorder('=').str!r})"
+        )
+    if array.dtype.kind in "USOMm":
         mend = {"O": ".astype(float)", "M": ".astype('datetime64[s]').astype(float)"}.get(array.dtype.kind)
+        mend = ".astype('timedelta64[s]').astype(float)" if array.dtype.kind == "m" else mend
         mend = mend or "numpy.unique(..., return_inverse=True)[1] of it, its labels as integers"
         if array.dtype.kind == "O" and any(isinstance(one, str) for one in array.ravel()[:100]):
             mend = "numpy.unique(..., return_inverse=True)[1] of it, its labels as integers"

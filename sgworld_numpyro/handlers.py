@@ -54,10 +54,11 @@ class at_rows(_chooses_rows):
     Args:
         fn: the model.
         rows: for each plate name, the row numbers, of shape (batch,).
-        batches: for an array passed straight to ``numpyro.subsample`` (by ``id``), the rows already taken.
+        batches: for an array passed straight to ``numpyro.subsample`` (by ``id``), the plate that takes rows of it, and
+            these rows.
     """
 
-    def __init__(self, fn: Callable, rows: Mapping[str, Any], batches: Mapping[int, Any] | None = None):
+    def __init__(self, fn: Callable, rows: Mapping[str, Any], batches: Mapping[int, tuple[str, Any]] | None = None):
         self.rows = rows
         self.batches = {} if batches is None else batches
         super().__init__(fn)
@@ -74,8 +75,11 @@ class at_rows(_chooses_rows):
     def postprocess_message(self, msg):
         super().postprocess_message(msg)
         if msg["type"] == "subsample" and id(msg["value"]) in self.batches:
-            msg["value"] = self.batches[id(msg["value"])]
-            msg["kwargs"]["event_dim"] = None  # the enclosing plates must not take rows of it again
+            name, batch = self.batches[id(msg["value"])]
+            plates = (handler for handler in _PYRO_STACK if isinstance(handler, plate))
+            if any(self._name(entered._indices, entered.name) == name for entered in plates):
+                msg["value"] = batch
+                msg["kwargs"]["event_dim"] = None  # the enclosing plates must not take rows of it again
 
 
 class record_plates(_chooses_rows):
@@ -222,6 +226,9 @@ def as_numeric(value: Any) -> Any:
         return value
     try:
         array = np.asarray(value)
+        # a table whose columns are of several types
+        if hasattr(value, "select_dtypes") and value.select_dtypes(["number", "bool"]).shape == value.shape:
+            array = array if array.dtype != object else value.to_numpy(float, na_value=np.nan)
     except (TypeError, ValueError):  # rows of unequal lengths, a tensor on another device
         return value
     return array if array.ndim and array.dtype.kind in "biuf" else value
@@ -235,7 +242,7 @@ class HostArray(np.ndarray):
         """The leaf so, if it is numeric data whose values are known; else as it is."""
         if not is_numeric_array(leaf) or isinstance(leaf, jax.core.Tracer):
             return leaf
-        return np.asarray(leaf).view(cls)
+        return np.array(leaf).view(cls)  # a copy, which a model may change in place
 
     def __getitem__(self, index):
         if any(isinstance(part, jax.core.Tracer) for part in (index if isinstance(index, tuple) else (index,))):

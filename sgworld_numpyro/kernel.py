@@ -36,7 +36,7 @@ from sgworld_numpyro.subsampling import FullBatch, RandomReshuffle, SubsamplingS
 from sgworld_numpyro.target import Arguments, Target, inspect_model
 from sgworld_numpyro.tuned_start import check_tuning, plan_of, start_near_the_mode, warn_of_tuning
 from sgworld_numpyro.tuning import MAX_DENSE
-from sgworld_numpyro.validation import ModelError
+from sgworld_numpyro.validation import NotFromMinibatches
 
 
 class _OfThread(threading.local):
@@ -161,7 +161,8 @@ class StochasticGradientKernel(MCMCKernel):
         first = None if is_traced(valid) else state.position.reshape(-1, engine.target.dim)[0]
         if first is not None:
             checks.check_initial_state(valid, first, binding)
-        if not any(map(is_traced, arguments.leaves)):
+        looks = not binding.checked and not any(map(is_traced, arguments.leaves))
+        if looks:
             self._check_minibatches(binding, first)
         state = state._replace(kept=self._nothing_kept(binding, num_warmup, batch))
         caller.check_room(self, state, batch, self._one_draw(binding, state, batch))
@@ -170,6 +171,8 @@ class StochasticGradientKernel(MCMCKernel):
             tuned = partial(start_near_the_mode, plan)
             state, rise = binding.compiled("tune", tuned, arguments)(state, rng_key)
             (warn_of_tuning if is_traced(state.step_size) else check_tuning)(plan, state.tuning, rise, binding)
+            if looks and first is not None:  # near the mode, where large terms that hide small ones are gone
+                self._check_minibatches(binding, state.tuning.anchor.position, also_near_0=False)
         self._initialised = True
         return state
 
@@ -298,6 +301,7 @@ class StochasticGradientKernel(MCMCKernel):
             target = self._inspect(arguments)
         checks.check_dimension(target)
         checks.check_scheme(self._subsampling, target.plates)
+        checks.check_precision(arguments, arguments.names(self._model))
         return Engine(
             target=target,
             subsampling=self._subsampling,
@@ -315,21 +319,22 @@ class StochasticGradientKernel(MCMCKernel):
             return inspect_model(self._model, arguments)
         try:
             return inspect_model(self._model, arguments)
-        except ModelError:
+        except NotFromMinibatches:
             return inspect_model(self._model, arguments, whole=True)
 
-    def _check_minibatches(self, binding: Binding, start: Array | None):
+    def _check_minibatches(self, binding: Binding, place: Array | None, also_near_0: bool = True):
         """Once for a model and its data; what takes all its rows at every step has no minibatches."""
-        if binding.checked or isinstance(self._subsampling, FullBatch):
+        if isinstance(self._subsampling, FullBatch) or binding.runs_on_minibatches_only:
             return
         try:
             # The data are known also where the keys are traced.
-            with jax.ensure_compile_time_eval() if start is None else nullcontext():
-                check_minibatches(binding, start)
+            with jax.ensure_compile_time_eval() if place is None else nullcontext():
+                check_minibatches(binding, place, also_near_0)
         except DoesNotRunOnAllRows as error:
             if self._step_size is None or binding.engine.target.blind:  # tuning takes other numbers of rows
                 raise
             warnings.warn(str(error), stacklevel=3)
+            binding.runs_on_minibatches_only = True
         binding.checked = True
 
     def _bind(self, arguments: Arguments) -> Binding:

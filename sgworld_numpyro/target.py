@@ -101,6 +101,7 @@ class Target:
         abstract: whether the model can be traced without its data's values.
         whole: whether it is run on all its rows always; ``plates`` then has one stand-in.
         widest: elements of the largest array that a minibatch's log density takes; 0 if not looked for.
+        epsilon: of the coarsest floating-point numbers that it takes.
         blind: observed sites in a plate whose rows do not reach them.
     """
 
@@ -114,6 +115,7 @@ class Target:
     abstract: bool
     whole: bool = False
     widest: int = 0
+    epsilon: float = 0.0
     blind: tuple[str, ...] = ()
 
     @property
@@ -151,7 +153,7 @@ class Target:
         """The model at given rows, with the slots' rows already taken where ``batches`` has them."""
         if self.whole:
             return full_data(self.model)
-        by_id = {id(arguments.leaves[slot.leaf]): batch for slot, batch in (batches or {}).items()}
+        by_id = {id(arguments.leaves[slot.leaf]): (slot.plate, batch) for slot, batch in (batches or {}).items()}
         return at_rows(self.model, rows, by_id)
 
     def potential(self, z, arguments: Arguments, rows, batches: Mapping[Slot, Array] | None = None) -> Array:
@@ -236,7 +238,8 @@ def _inspect(model, arguments, arrays, abstract, whole):
         sites = trace(seeded).get_trace(*args, **kwargs)
         plates = {name: (size, size if whole else batch) for name, (size, batch) in recorder.plates.items()}
         check_plates(plates, recorder.hidden, recorder.sizes, whole)
-        check_sites(sites, plates, whole)
+        weights = {name: size / batch for name, (size, batch) in recorder.plates.items()}
+        check_sites(sites, plates, weights, whole)
         found["plates"] = (ALL,) if whole else tuple(Plate(name, *plates[name]) for name in sorted(plates))
         found["slots"] = () if whole else _slots(recorder.subsampled, here)
         latents = {name: site for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]}
@@ -330,6 +333,7 @@ def _dependence(target, arguments, arrays):
             name for name in target.deterministic if all(kind == "leaf" for kind, _ in deterministic[name])
         ),
         "widest": found.widest,
+        "epsilon": found.epsilon,
         "blind": tuple(name for name, seen in reached.items() if seen.is_observed and not seen.plates <= seen.rows_of),
     }
 

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -19,6 +20,10 @@ MAX_ROWS = 2**29
 
 class ModelError(ValueError):
     """The model cannot be sampled from minibatches as it stands."""
+
+
+class NotFromMinibatches(ModelError):
+    """It cannot be sampled from minibatches, but from all its data at every step it could."""
 
 
 class Seen(NamedTuple):
@@ -52,10 +57,11 @@ def check_plates(
         name, (size, batch) = next(iter(hidden.items()))
         raise ModelError(
             f"Plate {name!r} (size {size}, subsample_size {batch}) is inside `scan` or `cond`, where its rows "
-            "cannot be chosen from outside. Move the plate out of the control flow, or drop its subsample_size."
+            "cannot be chosen from outside. Move the plate out of the control flow: take the rows in it, loop over "
+            "them with jax.lax.scan, and add one numpyro.factor a row. Or drop its subsample_size."
         )
     if not plates and not whole:
-        raise ModelError(
+        raise NotFromMinibatches(
             "The model has no subsampled plate, so there is no minibatch. Put the likelihood in one:\n"
             '    with numpyro.plate("rows", x.shape[0], subsample_size=100):\n'
             "        xb, yb = numpyro.subsample(x, event_dim=1), numpyro.subsample(y, event_dim=0)\n"
@@ -87,7 +93,12 @@ def check_plates(
             )
 
 
-def check_sites(trace: Mapping[str, Any], plates: Mapping[str, tuple[int, int]], whole: bool = False) -> None:
+def check_sites(
+    trace: Mapping[str, Any],
+    plates: Mapping[str, tuple[int, int]],
+    weights: Mapping[str, float],
+    whole: bool = False,
+) -> None:
     """Raise ``ModelError`` for latent sites, factors and shapes that minibatches cannot treat rightly.
 
     What NumPyro's own validation warns of is warned of here as well.
@@ -95,6 +106,7 @@ def check_sites(trace: Mapping[str, Any], plates: Mapping[str, tuple[int, int]],
     Args:
         trace: of the model.
         plates: (N, B) of its subsampled plates.
+        weights: N/B as the model declares them.
         whole: whether they always have all their rows, so that latent sites may be inside.
     """
     latents = 0
@@ -110,6 +122,8 @@ def check_sites(trace: Mapping[str, Any], plates: Mapping[str, tuple[int, int]],
         if site["is_observed"]:
             _check_factor(name, site, inside, plates)
             _check_shape(name, site, inside, plates)
+            if inside or whole:  # outside, what uses rows is refused
+                _look_at_scale(name, site, inside, plates, weights)
             continue
         latents += 1
         if site["fn"].support.is_discrete:
@@ -123,7 +137,7 @@ def check_sites(trace: Mapping[str, Any], plates: Mapping[str, tuple[int, int]],
             )
         if inside and not whole:
             size, _ = plates[inside[0].name]
-            raise ModelError(
+            raise NotFromMinibatches(
                 f"Latent site {name!r} is inside the subsampled plate {inside[0].name!r}: a minibatch would update "
                 "only some of its values, with the wrong scale. Marginalise it, take the subsample_size off "
                 f'that plate, or give it one of its own with all rows, numpyro.plate("all_{inside[0].name}", {size}), '
@@ -151,7 +165,7 @@ def check_dependence(plates: Mapping[str, tuple[int, int]], sites: Mapping[str, 
     """
     for name, site in sites.items():
         for stray in sorted(site.rows_of - site.plates):
-            raise ModelError(_stray(name, site, stray, *plates[stray]))
+            raise NotFromMinibatches(_stray(name, site, stray, *plates[stray]))
     for name in plates:
         if not any(name in site.rows_of for site in sites.values()):
             raise ModelError(
@@ -209,13 +223,21 @@ def check_indices(overruns: Sequence[Overrun], plates: Mapping[str, tuple[int, i
         if leaves:
             continue  # of several arguments together nobody knows which occur together
         plate = next(name for kind, name in array.of if kind == "rows")
+        size, batch = plates[plate]
+        if entries >= size:
+            continue  # an index beyond the last row, such as that of the next one
         indexed = [names[number] for kind, number in array.labels if kind == "leaf" and number in names]
-        what = indexed[0] if len(indexed) == 1 else "an array"
+        what = f"{indexed[0] if len(indexed) == 1 else 'an array'} of shape {array.shape}"
+        if entries == batch and any(kind != "leaf" and of == plate for kind, of in array.labels):
+            raise ModelError(
+                f"Rows of plate {plate!r} are taken of {what}, which is a minibatch of that plate already. Take them "
+                "once: numpyro.subsample(x, ...) or x[rows], not both."
+            )
         raise ModelError(
-            f"Plate {plate!r} has {plates[plate][0]} rows, but {what} of shape {array.shape}, which its row numbers "
-            f"index, has {entries}: the rows that are missing would be copies "
-            f'of the last one. Give the plate the size of the data, numpyro.plate("{plate}", {entries}, ...), or pass '
-            "all the data."
+            f"Plate {plate!r} has {size} rows, but {what}, which its row numbers index, has {entries}: the rows that "
+            f"are missing would be copies of the last one. Give the plate the size of the data, "
+            f'numpyro.plate("{plate}", '
+            f"{entries}, ...), or pass all the data."
         )
 
 
@@ -241,6 +263,21 @@ def _check_factor(name, site, inside, plates):
             )
 
 
+def _look_at_scale(name, site, inside, plates, weights):
+    """Warn of a scale that is N/B: a weight that the plate gives already."""
+    scale = site["scale"]
+    if scale is None or isinstance(scale, jax.core.Tracer) or np.ndim(scale):
+        return
+    by_hand = float(scale) / np.prod([plates[frame.name][0] / plates[frame.name][1] for frame in inside])
+    for plate, weight in weights.items():
+        if weight > 1 and abs(by_hand - weight) < 1e-5 * weight:
+            warnings.warn(
+                f"Site {name!r} is scaled by {by_hand:.6g}, which is N/B of plate {plate!r}. If it is meant to weight "
+                "the rows of the minibatch, drop it: the plate does that, and they count twice.",
+                stacklevel=2,
+            )
+
+
 def _check_shape(name, site, inside, plates):
     """Refuse observations and distributions of which one is broadcast along an axis that is no plate's."""
     fn, shape = site["fn"], jnp.shape(site["value"])
@@ -255,6 +292,10 @@ def _check_shape(name, site, inside, plates):
                 f"minibatch. {advice}."
             )
     together = lax.broadcast_shapes(values, tuple(fn.batch_shape))
+    own = fn  # before the plates expanded it
+    while isinstance(own, ExpandedDistribution | MaskedDistribution):
+        own = own.base_dist
+    own = tuple(own.batch_shape)
     for frame in inside:
         size, batch = plates[frame.name]
         for dim in set(range(-len(together), 0)) - taken:
@@ -267,11 +308,11 @@ def _check_shape(name, site, inside, plates):
                     f"broadcast against the {batch} rows of plate {frame.name!r}. Reshape the data, "
                     f"y of shape ({size}, 1) to ({size},) for instance. {advice}."
                 )
-            if across == 1 and along > 1:
+            if across == 1 and along > 1 and _size(own, frame.dim) == 1 < _size(own, dim):
                 raise ModelError(
-                    f"Site {name!r} has a distribution of batch shape {tuple(fn.batch_shape)}, whose dimension {dim} "
-                    f"is of no plate, for values of shape {shape}: each of the {batch} rows of plate {frame.name!r} "
-                    f"would be compared with all {batch} means. Give the distribution one value a row, "
+                    f"Site {name!r} has a distribution of batch shape {own}, whose dimension {dim} is of no plate, for "
+                    f"values of shape {shape}: each of the {batch} rows of plate {frame.name!r} would be compared with "
+                    f"all {batch} means. Give the distribution one value a row, "
                     f"mean[:, 0] for a mean of shape ({batch}, 1)."
                 )
 

@@ -51,6 +51,7 @@ FORMS = {
     "xarray": (xr.DataArray(X), xr.DataArray(Y)),
     "tensors": (Tensor(X), Tensor(Y)),
     "a list": (X, [float(y) for y in Y]),
+    "columns of several types": (pd.DataFrame({"a": pd.array(X[:, 0], "Float64"), "b": X[:, 1]}), Y),
     "read-only": (np.broadcast_to(X, X.shape), Y),
 }
 
@@ -96,6 +97,8 @@ WRONG_FORMS = {
     "complex": ((X, Y.astype(complex)), r"y is complex \(complex128\).*real"),
     "complex of jax": ((X, jnp.asarray(Y, complex)), r"y is complex \(complex64\).*real"),
     "a list of lists": ((X.tolist(), Y), r"x is a list of numbers: pass jnp.asarray"),
+    "masked": ((X, np.ma.masked_greater(Y, 1)), "y is a masked array: pass its data, and hide .*numpyro.handlers.mask"),
+    "big-endian": ((X.astype(">f4"), Y), "x is a numpy.ndarray of foreign byte order .*astype"),
     "dates": ((X, np.arange(ROWS).astype("datetime64[D]")), "y is a numpy.ndarray of dtype datetime64"),
 }
 
@@ -156,3 +159,33 @@ def test_models_that_look_at_values(as_array, tuned):
         return
     _, found = draws(looks, *data)
     np.testing.assert_allclose(found, draws(linear, X[keep], Y[keep])[1], rtol=1e-5)
+
+
+def test_missing_values_of_a_series():
+    y = pd.Series(Y)
+    y[17] = np.nan  # behind the first minibatch
+    with pytest.raises(ModelError, match="'obs' is NaN for 1 of its values.*numpyro.handlers.mask"):
+        SGWORLD(linear, 1e-3).init(jax.random.key(0), 0, None, (X, y), {})
+
+
+def with_a_typo(x, y, hidden):
+    linear(x, undefined)  # noqa: F821
+
+
+def with_a_wrong_shape(x, y, hidden):
+    linear(x @ jnp.ones((3, 2)), y)
+
+
+@pytest.mark.parametrize(("model", "error"), [(with_a_typo, NameError), (with_a_wrong_shape, TypeError)])
+def test_errors_that_arguments_have_nothing_to_do_with(model, error):
+    """They stay what they are, with a note at most."""
+    with pytest.raises(error, match="undefined|shape"):
+        SGWORLD(model, 1e-3).init(jax.random.key(0), 0, None, (pd.DataFrame(X), Y, [50, 50]), {})
+
+
+def test_numbers_that_single_precision_does_not_hold():
+    kernel, key = SGWORLD(linear, 1e-3), jax.random.key(0)
+    with pytest.raises(ModelError, match=r"y has values from 5000000000 to 5000000023, .* 32 bits.*y.astype\(float\)"):
+        kernel.init(key, 0, None, (X, np.arange(ROWS) + 5_000_000_000), {})
+    with pytest.warns(UserWarning, match=r"y is given in double precision .* differ by 23 at a size of 1.7e\+09"):
+        kernel.init(key, 0, None, (X, 1.7e9 + np.arange(ROWS)), {})

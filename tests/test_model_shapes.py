@@ -18,7 +18,7 @@ from models import BATCH, GROUPS, HELD_OUT, ROWS, TABLE, X, Y, partition
 from numpyro.handlers import scale, scope
 from numpyro.infer.util import potential_energy
 
-from sgworld_numpyro import SGLD, SGWORLD, ModelError
+from sgworld_numpyro import SGLD, SGWORLD, FullBatch, ModelError, RandomReshuffle
 from sgworld_numpyro.binding import Binding
 from sgworld_numpyro.consistency import check_minibatches
 from sgworld_numpyro.handlers import HostArray
@@ -243,7 +243,43 @@ def tempered(x, y, batch):
         rows_and_subsample(x, y, batch)
 
 
+def next_row(y, batch):
+    """An autoregression by looking up the next row, which the last one has not."""
+    phi = numpyro.sample("phi", dist.Normal(0, 1))
+    with rows(batch) as chosen:
+        after = jnp.where(chosen + 1 < ROWS, jnp.asarray(y)[chosen + 1], 0.0)
+        numpyro.sample("obs", dist.Normal(phi * subsample(y), 1), obs=after)
+
+
+def heads(x, y, batch):
+    """As many regressions of the same values as a minibatch has rows."""
+    w = numpyro.sample("w", dist.Normal(0, 1).expand([BATCH, 2]).to_event(2))
+    with numpyro.plate("heads", BATCH, dim=-2), rows(batch, dim=-1):
+        xb, yb = numpyro.subsample(x, event_dim=1), numpyro.subsample(y, event_dim=0)
+        numpyro.sample("obs", dist.Normal(w @ xb.T, 1), obs=yb)
+
+
+def the_same_data_whole_and_in_part(x, y, batch):
+    """Predictors that latents of all rows take whole, and the likelihood a minibatch of; and their scale."""
+    w = numpyro.sample("w", dist.Normal(0, 1 / numpyro.subsample(x, event_dim=1).std(0)).to_event(1))
+    with numpyro.plate("all", ROWS):
+        each = numpyro.sample("each", dist.Normal(numpyro.subsample(x, event_dim=1) @ w, 1))
+    with rows(batch) as chosen:
+        xb, yb = subsample(x, y)
+        numpyro.sample("obs", dist.Normal(each[chosen] + xb @ w, 1), obs=yb)
+
+
+def changes_its_argument(x, y, batch):
+    assert float(x.mean()) < 1
+    y -= y.mean()
+    rows_and_subsample(x, y, batch)
+
+
 RIGHT = {
+    next_row: (Y,),
+    heads: (X, Y),
+    the_same_data_whole_and_in_part: (X, Y),
+    changes_its_argument: (X, Y),
     rows_and_subsample: (X, Y),
     scope_around: (X, Y),
     entered_in_a_scope: (X, Y),
@@ -413,7 +449,7 @@ def a_column_of_scales(x, y):
     sigma = numpyro.sample("sigma", dist.HalfNormal(1))
     with rows(BATCH):
         xb, yb = subsample(x, y)
-        numpyro.sample("obs", dist.Normal(xb @ w, sigma * jnp.ones((BATCH, 1))), obs=yb)
+        numpyro.sample("obs", dist.Normal(xb @ w, sigma * jnp.ones((len(yb), 1))), obs=yb)
 
 
 def a_column_of_values(x, y):
@@ -501,7 +537,73 @@ def a_second_likelihood_of_one_minibatch(x, y):
         numpyro.sample("more", dist.Normal(w[0], 1), obs=y[:BATCH])
 
 
+def sorted_rows(x, y):
+    """Rows of y in another order than those of x, but for minibatches that are sorted."""
+    w = weights()
+    with rows(BATCH) as chosen:
+        numpyro.sample("obs", dist.Normal(x[chosen] @ w, 1), obs=y[jnp.sort(chosen)])
+
+
+def a_slice_from_the_first_row(x, y):
+    """Right only for consecutive rows."""
+    w = weights()
+    with rows(BATCH) as chosen:
+        xb = lax.dynamic_slice_in_dim(x, chosen[0], BATCH)
+        numpyro.sample("obs", dist.Normal(xb @ w, 1), obs=subsample(y))
+
+
+def a_small_error_beside_large_terms(x, y):
+    """At the mode it shows; near 0 the terms are so large that it is their rounding."""
+    mu = numpyro.sample("mu", dist.Normal(2000, 10))
+    w = weights()
+    with rows(BATCH):
+        xb, yb = subsample(x, y)
+        numpyro.sample("obs", dist.Normal(mu + (xb - xb.mean(0)) @ w, 1), obs=2000 + yb)
+
+
+def rows_of_rows(x, y):
+    w = weights()
+    with rows(BATCH) as chosen:
+        xb, yb = subsample(x, y)
+        numpyro.sample("obs", dist.Normal(xb[chosen] @ w, 1), obs=yb)
+
+
+def longer_than_its_data_row_by_row(x, y):
+    w = weights()
+    with rows(BATCH, 30) as chosen:
+        xb, yb = jax.vmap(lambda i: x[i])(chosen), lax.map(lambda i: y[i], chosen)
+        numpyro.sample("obs", dist.Normal(xb @ w, 1), obs=yb)
+
+
+def logarithms_of_negative_numbers(y):
+    mu = level()
+    with rows(BATCH):
+        numpyro.sample("obs", dist.Normal(mu, 1), obs=jnp.log(subsample(jnp.linspace(5, -1, len(y)))))
+
+
+def one_event_of_all_rows(x, y):
+    w = weights()
+    with rows(BATCH):
+        xb, yb = subsample(x, y)
+        numpyro.sample("obs", dist.Normal(xb @ w, 1).to_event(1), obs=yb)
+
+
+def decides_by_the_minibatch(x, y):
+    w = weights()
+    with rows(BATCH):
+        xb, yb = subsample(x, y)
+        if yb.max() > 0:
+            numpyro.sample("obs", dist.Normal(xb @ w, 1), obs=yb)
+
+
 WRONG = {
+    sorted_rows: "'obs' their mean over a pass is",
+    a_slice_from_the_first_row: "'obs' their mean over a pass is",
+    rows_of_rows: r"Rows of plate 'rows' are taken of x of shape \(4, 2\).*already. Take them once",
+    longer_than_its_data_row_by_row: r"'rows' has 30 rows, but x of shape \(24, 2\)",
+    logarithms_of_negative_numbers: "'obs' is NaN for .* of its values",
+    one_event_of_all_rows: "'obs'.*to_event",
+    decides_by_the_minibatch: "decides by values .*in test_model_shapes.py.*jnp.where",
     dedented: "'obs' uses the rows that plate 'rows' takes, but does not stand in.*N/B = 6.*with numpyro.plate",
     dedented_factor: "'likelihood' uses the rows that plate 'rows' takes.*numpyro.factor",
     dedented_by_index: "'obs' uses the rows that plate 'rows' takes",
@@ -515,8 +617,8 @@ WRONG = {
     pairs_from_two_plates: "'obs' stands in plate 'y' and uses the rows that plate 'x' takes.*inside one plate",
     local_in_a_scope: "'m/each' is inside the subsampled plate 'rows'",
     summed_factor_in_a_scope: r"Factor 'm/likelihood' has shape \(\) inside plate 'rows'",
-    a_column_of_means: r"'obs' has a distribution of batch shape \(4, 4\).*mean\[:, 0\]",
-    a_column_of_scales: r"'obs' has a distribution of batch shape \(4, 4\)",
+    a_column_of_means: r"'obs' has a distribution of batch shape \(4, 1\).*mean\[:, 0\]",
+    a_column_of_scales: r"'obs' their mean over a pass is.*all against each other \(shapes \(B, 1\)",
     a_column_of_values: r"'obs' has values of shape \(4, 1\).*Reshape the data",
     a_column_of_means_one_row_at_a_time: "'obs' their mean over a pass is.*broadcast rows against each other",
     one_name_for_two_sizes: "'rows' is declared with 24 rows and with 12.*Give each its name",
@@ -525,21 +627,41 @@ WRONG = {
     longer_than_what_it_takes: r"'rows' has 30 rows, but x of shape \(24, 2\)",
     batch_normalised: "'obs' their mean over a pass is.*variance.*standardise the data before",
     centred_by_the_minibatch: "'obs' their mean over a pass is",
-    summed_in_a_row: "'likelihood' their mean over a pass is.*not the sum of all rows",
+    summed_in_a_row: "'likelihood' their mean over a pass is.*not their sum",
     correlated_rows: "'likelihood' their mean over a pass is",
     a_second_likelihood_of_one_minibatch: "'more' takes the same values whatever rows.*numpyro.subsample",
 }
 
 
-def start(kernel, *data, **kwargs):
-    return kernel.init(jax.random.key(0), 0, None, data, kwargs)
+def start(kernel, *data, init_params=None):
+    return kernel.init(jax.random.key(0), 0, init_params, data, {})
 
 
+@pytest.mark.filterwarnings("ignore:Missing a plate statement", "ignore:Site 'obs' is scaled by")
 @pytest.mark.parametrize("model", WRONG, ids=lambda model: model.__name__)
 def test_wrong_models_are_refused_with_their_culprit(model):
     data = (X, Y) if model.__code__.co_argcount == 2 else (Y,)
     with pytest.raises(ModelError, match=f"(?s){WRONG[model]}"):
         start(SGWORLD(model, 1e-3), *data)
+
+
+def test_an_error_that_shows_at_the_mode():
+    kernel = SGWORLD(a_small_error_beside_large_terms)
+    with pytest.raises(ModelError, match="'obs' their mean over a pass is"):
+        start(kernel, X, Y, init_params={"mu": jnp.float32(2000 + Y.mean()), "w": jnp.float32([1, -1])})
+
+
+def scaled_inside(x, y):
+    w = weights()
+    with rows(BATCH), scale(scale=ROWS / BATCH):
+        xb, yb = subsample(x, y)
+        numpyro.sample("obs", dist.Normal(xb @ w, 1), obs=yb)
+
+
+@pytest.mark.parametrize("scheme", [RandomReshuffle(), FullBatch()], ids=repr)
+def test_a_scale_that_is_a_weight_by_hand(scheme):
+    with pytest.warns(UserWarning, match="'obs' is scaled by 6, which is N/B of plate 'rows'.*drop it"):
+        start(SGWORLD(scaled_inside, 1e-3, subsampling=scheme), X, Y)
 
 
 def test_where_keys_are_traced_the_data_are_looked_at_all_the_same():

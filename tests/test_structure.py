@@ -47,6 +47,7 @@ PART_OF = {
     "caller": "kernel",
     "checks": "kernel",
     "consistency": "kernel",
+    "partition": "kernel",
     "divergence": "kernel",
     "keeping": "kernel",
     "progress": "kernel",
