@@ -206,7 +206,8 @@ def _message(target, name, part, whole, against):
     if ratio > 0 and any(abs(abs(np.log(ratio)) - np.log(weight)) < 0.01 for weight in weights):
         return (
             f"{text}: a factor of N/B.\nDo not multiply or divide by N/B, the plate does that; and give it one value a "
-            "row: not their sum, nor one event of them (.to_event), nor all against each other (shapes (B, 1) and (B,))."
+            "row: not their sum, nor one event of them (.to_event), nor all against each other (shapes (B, 1) and "
+            "(B,))."
         )
     return (
         f"{text}, {part - whole:+.3g}.\nLook for what is computed from the rows of a minibatch together: their mean or "

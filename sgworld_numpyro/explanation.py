@@ -58,6 +58,8 @@ def _speaks_of(error, value):
     text = str(error)
     if isinstance(error, TypeError) and "incompatible shapes" not in text:
         return type(value).__name__ in text or "complex" in text or "sparse" in text or "JAX" in text
+    if isinstance(error, ValueError):
+        return "masked arrays" in text or "valid dtype" in text
     return isinstance(error, AttributeError) and f"'{type(value).__name__}' object" in text
 
 
