@@ -12,6 +12,7 @@ from jax.experimental.sparse import BCOO
 from numpyro.primitives import plate
 
 from sgworld_numpyro.handlers import as_numeric
+from sgworld_numpyro.validation import ModelError
 
 
 def explain(error: Exception, arguments: Mapping[str, Any]) -> str | None:
@@ -51,6 +52,17 @@ def explain(error: Exception, arguments: Mapping[str, Any]) -> str | None:
     return None
 
 
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raise ``ModelError`` for masked arrays: most of what computes with them takes what they mask for data."""
+    for name, argument in arguments.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(argument):
+            if isinstance(leaf, np.ma.MaskedArray):
+                raise ModelError(
+                    f"{name}{jax.tree_util.keystr(path)} is a masked array: pass its data, and hide what it masks with "
+                    "numpyro.handlers.mask(mask=~x.mask) around the likelihood."
+                )
+
+
 def _speaks_of(error, value):
     """Whether an error can be an argument's: it is of NumPy among JAX, or names its type."""
     if isinstance(error, jax.errors.TracerArrayConversionError | jax.errors.TracerIntegerConversionError):
@@ -59,7 +71,7 @@ def _speaks_of(error, value):
     if isinstance(error, TypeError) and "incompatible shapes" not in text:
         return type(value).__name__ in text or "complex" in text or "sparse" in text or "JAX" in text
     if isinstance(error, ValueError):
-        return "masked arrays" in text or "valid dtype" in text
+        return "valid dtype" in text
     return isinstance(error, AttributeError) and f"'{type(value).__name__}' object" in text
 
 
@@ -96,8 +108,6 @@ def _unusable(value):
         return "a list of numbers: pass jnp.asarray(...) of it"
     if not hasattr(value, "__array__") or isinstance(value, jax.Array):
         return _of_complex(value)
-    if isinstance(value, np.ma.MaskedArray):
-        return "a masked array: pass its data, and hide what it masks with numpyro.handlers.mask(mask=~x.mask)"
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):

@@ -17,7 +17,7 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy, transform_fn
 
 from sgworld_numpyro.dependence import flow
-from sgworld_numpyro.explanation import explain
+from sgworld_numpyro.explanation import check_arguments, explain
 from sgworld_numpyro.handlers import HostArray, at_rows, full_data, is_numeric_array, record_plates, without_plates
 from sgworld_numpyro.subsampling.protocol import Plate
 from sgworld_numpyro.validation import (
@@ -198,6 +198,7 @@ def inspect_model(model: Callable, arguments: Arguments, whole: bool = False) ->
         ModelError: if the model cannot be sampled from minibatches, see ``validation``, or if an argument is nothing
             that a model can compute with.
     """
+    check_arguments(arguments.named(model))
     try:
         try:
             shapes = {number: _shape_of(arguments.leaves[number]) for number in arguments.arrays}
