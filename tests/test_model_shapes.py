@@ -275,7 +275,19 @@ def changes_its_argument(x, y, batch):
     rows_and_subsample(x, y, batch)
 
 
+def equinox_network(x, y, batch):
+    import equinox
+    from numpyro.contrib.module import random_eqx_module
+
+    module = equinox.nn.MLP(2, "scalar", 3, 1, key=jax.random.key(0))
+    network = random_eqx_module("network", module, prior=dist.Normal(0, 1))
+    with rows(batch):
+        xb, yb = subsample(x, y)
+        numpyro.sample("obs", dist.Normal(jax.vmap(network)(xb), 1), obs=yb)
+
+
 RIGHT = {
+    equinox_network: (X, Y),
     next_row: (Y,),
     heads: (X, Y),
     the_same_data_whole_and_in_part: (X, Y),

@@ -55,6 +55,16 @@ def test_the_page_on_samplers_runs(capsys):
     assert abs(float(temperature) - 1) < 0.02 + 5 * measured.std() / 1000**0.5
 
 
+def test_the_page_on_models_runs():
+    page = README.with_name("docs") / "models.md"
+    likelihood, block = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert "subsample_size=100" in likelihood
+    names: dict = {}
+    exec(compile(block, str(page), "exec"), names)
+    mean = np.asarray(names["mcmc"].get_samples()["mean"])
+    assert abs(mean.mean() - float(names["y"].mean())) < 5 / 50**0.5
+
+
 def test_physics_examples_run(capsys):
     page = README.with_name("docs") / "physics.md"
     (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
