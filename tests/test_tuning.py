@@ -242,7 +242,7 @@ def test_the_gradients_that_it_says_it_takes(monkeypatch):
     passes = {rows / 600 for rows in asked}
     assert {0.01, 1.0, 0.25} <= {round(number, 2) for number in passes}
     assert max(passes) <= 1.0
-    assert float(found.report.tuning_passes) == pytest.approx(2 + 2 * 1.25 + 8 * 0.25 * 2 + 4 * 0.25 + 7 / 3)
+    assert float(found.report.tuning_passes) == pytest.approx(2 + 2 * 1.25 + 8 * 0.25 * 2 + 3 * 0.25 + 6 / 3 + 16 * 6 / 600)
 
 
 # --- What it refuses ---
