@@ -165,43 +165,41 @@ def rates(
 
     dense = covariance.ndim == 2
 
-    def moments(energy, v):
-        gradient, image = jax.jvp(jax.grad(energy), (position,), (preconditioner.apply_root(v),))
-        image = preconditioner.apply_root_transpose(image)
-        found = gradient, image, jnp.dot(image, image)
+    def moments(energy, v, own, crossed):
+        gradient, hessian = jax.linearize(jax.grad(energy), position)
+        image = hessian(jnp.where(crossed, preconditioner.apply(gradient - own), preconditioner.apply_root(v)))
+        found = gradient, image, jnp.sum(preconditioner.apply_root_transpose(image) ** 2)
         if dense:
             return found
         slope = preconditioner.apply_root_transpose(gradient - mean)
         return *found, jnp.dot(v, slope) ** 2, jnp.dot(slope, slope)
 
-    def iterate(v, number):
-        gradient, first, squares, *noise = (
-            total / count
-            for total in estimates.sum_over_groups(
-                lambda energy: moments(energy, v), number * count, count, size, 2 * dim
-            )
+    def iterate(carry, look):
+        (v, own), (number, crossed) = carry, look
+        sums = estimates.sum_over_groups(
+            lambda energy: moments(energy, v, own, crossed), number * count, count, size, 2 * dim
         )
+        gradient, image, squares, *noise = (total / count for total in sums)
+        first = preconditioner.apply_root_transpose(image)
         spread = (squares - jnp.dot(first, first)) * count / (count - 1)
-        return first / jnp.linalg.norm(first), (gradient, jnp.dot(v, first), spread * per_batch, *noise)
+        own = jnp.where(number == 0, gradient, own)
+        return (first / jnp.linalg.norm(first), own), (image, jnp.dot(v, first), spread * per_batch, *noise)
 
+    # The last look is at the first groups again, at each one's Hessian times its gradient, less the mean of these very
+    # groups: its chance difference from that of all would outweigh the correlation. One loop is one copy to compile.
     start = random.rademacher(key, (dim,), position.dtype) / jnp.sqrt(dim)
-    _, (gradients, products, spreads, *noise) = lax.scan(iterate, start, jnp.arange(POWER_ITERATIONS))
-    last = slice(POWER_ITERATIONS - int(1 / POWER_PASSES), None)  # these are a whole pass
+    looks = jnp.append(jnp.arange(POWER_ITERATIONS), 0), jnp.arange(POWER_ITERATIONS + 1) == POWER_ITERATIONS
+    _, (images, products, spreads, *noise) = lax.scan(iterate, (start, jnp.zeros_like(mean)), looks)
+    last = slice(POWER_ITERATIONS - int(1 / POWER_PASSES), POWER_ITERATIONS)  # these are a whole pass
     fastest, average = products[last].mean(), products[0]
     if dense:
         root = jax.vmap(preconditioner.apply_root)(jnp.eye(dim, dtype=position.dtype)).T
         ratio = jnp.linalg.eigvalsh(root.T @ covariance @ root)[-1] / plate.size / fastest
     else:
-        along, total = noise[0][last].mean(), noise[1].mean()
+        along, total = noise[0][last].mean(), noise[1][:POWER_ITERATIONS].mean()
         ratio = jnp.maximum(along / fastest, total / (dim * average)) * _of_single_rows(plate.size, size) / plate.size
 
-    # the mean of these very groups, or its chance difference from that of all would outweigh the correlation
-    own = gradients[0]
-
-    def crossed(energy):
-        return product(energy, position, preconditioner.apply(jax.grad(energy)(position) - own))
-
-    drift = estimates.sum_over_groups(crossed, 0, count, size, dim) / count
+    drift = images[-1]
     if dim <= MAX_DENSE:
         root = jax.vmap(preconditioner.apply_root)(jnp.eye(dim, dtype=position.dtype))  # columns of L, as rows
         slope = jnp.max(jnp.abs(preconditioner.apply(drift)) / jnp.linalg.norm(root, axis=0))
@@ -218,5 +216,4 @@ def _of_single_rows(rows: int, size: int) -> float:
 def passes(dim: int, dense: bool, rates: bool = True) -> float:
     """Passes over the data, in gradients, that a look at the curvature takes, with or without the rates."""
     look = 2 + dense * 2 * HESSIAN_PASSES  # the gradient, its covariance
-    each = 2 if dense else 3
-    return look + rates * (POWER_ITERATIONS * POWER_PASSES * each + 3 * POWER_PASSES)
+    return look + rates * (POWER_ITERATIONS + 1) * POWER_PASSES * 2
