@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 from models import ROWS, X, Y, gaussian_mean, linear, rows
 from numpyro.infer import MCMC, DiscreteGibbs, Gibbs
-from test_numpyro_interface import make, samples_of, subprocess_output
+from test_numpyro_interface import make, samples_of
 
 from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, ModelError, caller, held_data
 from sgworld_numpyro.engine import MAX_STEPS
@@ -177,17 +177,16 @@ def test_a_model_without_rows_or_values_is_told():
 
 
 def test_a_step_size_under_jit_and_vmap():
-    """Under vmap to rounding, as XLA takes the sums of a batch in another order."""
+    """Under vmap to rounding, as XLA takes the sums of a batch in another order; nothing is left of the traces."""
 
     def run(step_size):
         return samples_of(make(SGWORLD(gaussian_mean, step_size), 2, bar=False), Y)["mu"]
 
+    compiled, several = jax.jit(run)(1e-2), jax.vmap(run)(jnp.array([1e-2, 5e-3]))
     expected = run(1e-2)
-    np.testing.assert_array_equal(jax.jit(run)(1e-2), expected)
-    several = jax.vmap(run)(jnp.array([1e-2, 5e-3]))
+    np.testing.assert_array_equal(compiled, expected)
     np.testing.assert_allclose(several[0], expected, rtol=1e-5)
     assert not np.any(several[1] == several[0])
-    np.testing.assert_array_equal(run(1e-2), expected)  # nothing is left of the traces
 
 
 # --- Threads ---
@@ -207,43 +206,19 @@ def test_threads_run_as_if_alone():
     for y in data:
         run(kernel(), y)
         expected.append(draws.pop(threading.get_ident()))
-    for _ in range(2):
-        shared = kernel()
-        tasks = [(shared, 0), (shared, 1), (kernel(), 1)]
-        threads = [threading.Thread(target=run, args=(which, data[number])) for which, number in tasks]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for thread, (_, number) in zip(threads, tasks, strict=True):
-            np.testing.assert_array_equal(draws[thread.ident], expected[number])
-        assert shared._binding is not None  # for what is asked after the runs, in any thread
-        draws.clear()
+    shared = kernel()
+    tasks = [(shared, 0), (shared, 1), (kernel(), 1)]
+    threads = [threading.Thread(target=run, args=(which, data[number])) for which, number in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for thread, (_, number) in zip(threads, tasks, strict=True):
+        np.testing.assert_array_equal(draws[thread.ident], expected[number])
+    assert shared._binding is not None  # for what is asked after the runs, in any thread
 
 
 # --- Other circumstances at the next run ---
-
-
-def test_double_precision_can_be_turned_on_and_off():
-    output = subprocess_output("""
-import jax
-import numpy as np
-from numpyro.infer import MCMC
-from models import Y, gaussian_mean
-from sgworld_numpyro import SGWORLD
-
-def draws(kernel, double):
-    jax.config.update("jax_enable_x64", double)
-    mcmc = MCMC(kernel, num_warmup=0, num_samples=2, progress_bar=False)
-    mcmc.run(jax.random.key(0), Y)
-    return np.asarray(mcmc.get_samples()["mu"])
-
-kept = SGWORLD(gaussian_mean, 1e-3)
-single, double, again = (draws(kept, double) for double in (False, True, False))
-print(single.dtype, double.dtype, again.dtype)
-print(np.array_equal(double, draws(SGWORLD(gaussian_mean, 1e-3), True)), np.array_equal(again, single))
-""")
-    assert output.split() == ["float32", "float64", "float32", "True", "True"]
 
 
 def descent(y, samples):
@@ -259,6 +234,21 @@ START = {"mu": jnp.float32(0.5)}
 
 def descending(scheme=None):
     return SGD(gaussian_mean, 1e-2, subsampling=scheme or FullBatch(), steps_per_sample=1)
+
+
+def test_double_precision_can_be_turned_on_and_off():
+    kept, found = descending(), []
+    try:
+        for double in (False, True, False):
+            jax.config.update("jax_enable_x64", double)
+            start = {"mu": jnp.asarray(0.5)}
+            found.append(np.asarray(samples_of(make(kept, 2), Y, ROWS, init_params=start)["mu"][0]))
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    single, double, again = found
+    assert [draws.dtype for draws in found] == [np.float32, np.float64, np.float32]
+    np.testing.assert_allclose(double, descent(Y, 2), rtol=1e-12)
+    np.testing.assert_array_equal(again, single)
 
 
 @pytest.mark.parametrize(
