@@ -141,7 +141,8 @@ def approach(estimates: Estimates, position: Float[Array, "dim"], learn: Callabl
 
     # The loop begins with no look at all, so that what a look takes is compiled once.
     nothing = jnp.full(flat.ENERGIES, jnp.nan, position.dtype)
-    nowhere = Nearness(position, position, (), jnp.zeros((), position.dtype), position, jnp.int32(-1), (), nothing)
+    unseen = flat.Probe(position, position, position)
+    nowhere = Nearness(position, position, (), jnp.zeros((), position.dtype), position, jnp.int32(-1), unseen, nothing)
     shapes = jax.eval_shape(look, nowhere)
     start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return lax.while_loop(far, look, start._replace(following=position, steps=jnp.int32(-1)))
