@@ -21,9 +21,11 @@ def sum_over_blocks(function: Callable[[Array], Any], count: int, block: int) ->
         function: numbers (n,) to a pytree, its sum over those numbers. Derivatives compute it again rather than
             keep its intermediate values.
         count: how many numbers; the last block may be shorter.
-        block: how many at once.
+        block: how many at once; fewer, down to half as many, if that makes all blocks equal. A shorter last one is a
+            second copy of the function to compile.
     """
     block = max(1, min(block, count))
+    block = next((equal for equal in range(block, block // 2, -1) if count % equal == 0), block)
     if block == count:
         return function(jnp.arange(count, dtype=jnp.int32))
     blocks, rest = divmod(count, block)

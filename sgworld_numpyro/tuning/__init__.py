@@ -59,11 +59,13 @@ def tune(
     chains, dim = positions.shape
     dense = dim <= MAX_DENSE
     positions = jax.vmap(lambda start: warm_start.descend(estimates, start))(positions)
-    energies, gradients = estimates.full(lambda energy: lax.map(jax.value_and_grad(energy), positions))
-    sound = jnp.isfinite(energies) & jnp.all(jnp.isfinite(gradients), axis=1)
-    lowest = jnp.argmin(jnp.where(sound, energies, jnp.inf))
-    positions, gradients = (jnp.where(sound[:, None], all, all[lowest]) for all in (positions, gradients))
-    best = positions[lowest]
+    best = positions[0]
+    if chains > 1:
+        energies, gradients = estimates.full(lambda energy: lax.map(jax.value_and_grad(energy), positions))
+        sound = jnp.isfinite(energies) & jnp.all(jnp.isfinite(gradients), axis=1)
+        lowest = jnp.argmin(jnp.where(sound, energies, jnp.inf))
+        positions, gradients = (jnp.where(sound[:, None], all, all[lowest]) for all in (positions, gradients))
+        best = positions[lowest]
 
     def learn(position, gradient):
         covariance = curvature.gradient_covariance(estimates, position, gradient, dense)
@@ -72,15 +74,15 @@ def tune(
 
     here = warm_start.approach(estimates, best, learn, newton_steps=warm_start.NEWTON_STEPS if dense else 0)
     metric, covariance = here.learnt
-    probed = flat.probe(here.position, here.gradient, metric.preconditioner, metric.scale)
-    if dense and chains > 1:  # in one go, so that energies are compiled once
-        steps = jax.vmap(partial(warm_start.trials, metric=metric.preconditioner))(positions, gradients)
-        energies = _above_the_first(estimates, jnp.concatenate([probed.points, steps.reshape(-1, dim)]))
-        positions = jax.vmap(warm_start.lowest)(steps, energies[flat.ENERGIES :].reshape(chains, -1))
-    else:
-        energies = _above_the_first(estimates, probed.points)
-        positions = here.following[None] if dense else positions
-    rise = flat.least_rise(estimates, probed, energies[: flat.ENERGIES])
+    heights = here.heights if dense else warm_start.above_the_first(estimates, here.probed.points, flat.ENERGIES)
+    rise = flat.least_rise(estimates, here.probed, heights)
+    if chains == 1:  # where it is has been looked at anyway
+        sound = (jnp.isfinite(heights[0]) & jnp.all(jnp.isfinite(here.gradient)))[None]
+        positions = here.following[None]
+    elif dense:
+        tried = jax.vmap(partial(warm_start.trials, metric=metric.preconditioner))(positions, gradients)
+        energies = estimates.full(lambda energy: lax.map(energy, tried.reshape(-1, dim)))
+        positions = jax.vmap(warm_start.lowest)(tried, energies.reshape(chains, -1))
     preconditioner = plan.preconditioner
     if plan.learns_preconditioner and isinstance(preconditioner, type(metric.preconditioner)):
         preconditioner = metric.preconditioner
@@ -100,6 +102,7 @@ def tune(
     scatter = jax.vmap(preconditioner.apply_root)(random.normal(scatter_key, positions.shape, positions.dtype))
     starts = positions + scatter / jnp.sqrt(rates.fastest)
     started = _finite_on_minibatches(estimates, starts)
+    starts = jnp.where(started[:, None], starts, here.position)
     report = Report(
         step_size=step_size,
         friction=friction if plan.kinetic else nothing,
@@ -113,38 +116,37 @@ def tune(
         distance=jnp.sqrt(here.distance),
         flattest=metric.flattest,
         restarted=jnp.sum(~(sound & started)),
-        warm_start_passes=_warm_start_passes(estimates, here.steps, dim, dense),
-        tuning_passes=jnp.asarray(curvature.passes(dim, dense) + flat.ENERGIES * ENERGY),
+        warm_start_passes=_warm_start_passes(estimates, here.steps, chains, dim, dense),
+        tuning_passes=_tuning_passes(estimates, chains, dim, dense),
     )
     report = Report(*(jnp.asarray(value, best.dtype) for value in report))
     learnt = preconditioner if plan.learns_preconditioner else ()
-    starts = jnp.where(started[:, None], starts, here.position)
     return starts, Tuning(learnt, Anchor(here.position, here.gradient), report), rise
-
-
-def _above_the_first(estimates, positions):
-    """Energies less that of the first position, in every block of rows: of large sums little would be left."""
-
-    def above(energy):
-        energies = lax.map(energy, positions)
-        return energies - energies[0]
-
-    return estimates.full(above)
 
 
 def _finite_on_minibatches(estimates, positions):
     """Whether energy and gradient are finite, for each position, on as many minibatches as a pass has, or some."""
-    plate = estimates.plate
 
     def look(energy):
         energies, gradients = lax.map(jax.value_and_grad(energy), positions)
         return energies + gradients.sum(1)
 
-    count = min(LOOKED_AT, max(1, plate.size // plate.batch_size))
-    return jnp.isfinite(estimates.sum_over_groups(look, 0, count, plate.batch_size, positions.size))
+    count = _looked_at(estimates.plate)
+    return jnp.isfinite(estimates.sum_over_groups(look, 0, count, estimates.plate.batch_size, positions.size))
 
 
-def _warm_start_passes(estimates, newton_steps, dim, dense):
+def _looked_at(plate):
+    return min(LOOKED_AT, max(1, plate.size // plate.batch_size))
+
+
+def _tuning_passes(estimates, chains, dim, dense):
+    plate = estimates.plate
+    starts = chains * _looked_at(plate) * plate.batch_size / plate.size
+    return curvature.passes(dim, dense) + (flat.ENERGIES - dense) * ENERGY + starts
+
+
+def _warm_start_passes(estimates, newton_steps, chains, dim, dense):
     adam = warm_start.adam_steps(estimates) * estimates.plate.batch_size / estimates.plate.size
-    each = curvature.passes(dim, dense, rates=False) + len(warm_start.FRACTIONS) * ENERGY
-    return adam + 1 + newton_steps * each + dense * len(warm_start.FRACTIONS) * ENERGY
+    line = dense * len(warm_start.FRACTIONS) * ENERGY
+    own = (chains > 1) * (1 + line)  # where a chain's descent ends, and its Newton step from there
+    return adam + own + newton_steps * (curvature.passes(dim, dense, rates=False) + line) + line

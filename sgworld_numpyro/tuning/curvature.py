@@ -5,7 +5,6 @@ C/N + P = H, where P is the curvature of what no row enters, the priors: the sta
 whatever the number of dimensions. Hessian-vector products, as many as a pass or so pays for, correct it.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -164,46 +163,43 @@ def rates(
     factor = _of_single_rows(plate.size, size) * (plate.size - plate.batch_size) / max(plate.size - 1, 1)
     per_batch = factor / plate.batch_size
 
-    def whitened(energy, v):
-        return preconditioner.apply_root_transpose(product(energy, position, preconditioner.apply_root(v)))
-
     dense = covariance.ndim == 2
-    gradients = partial(_whitened_gradient, position=position, mean=mean, preconditioner=preconditioner)
 
-    def moments(energy, v):
-        image = whitened(energy, v)
-        squares = image, jnp.dot(image, image)
+    def moments(energy, v, own, crossed):
+        gradient, hessian = jax.linearize(jax.grad(energy), position)
+        image = hessian(jnp.where(crossed, preconditioner.apply(gradient - own), preconditioner.apply_root(v)))
+        found = gradient, image, jnp.sum(preconditioner.apply_root_transpose(image) ** 2)
         if dense:
-            return squares
-        slope = gradients(energy)
-        return *squares, jnp.dot(v, slope) ** 2, jnp.dot(slope, slope)
+            return found
+        slope = preconditioner.apply_root_transpose(gradient - mean)
+        return *found, jnp.dot(v, slope) ** 2, jnp.dot(slope, slope)
 
-    def iterate(v, number):
-        first, squares, *noise = (
-            total / count
-            for total in estimates.sum_over_groups(lambda energy: moments(energy, v), number * count, count, size, dim)
+    def iterate(carry, look):
+        (v, own), (number, crossed) = carry, look
+        sums = estimates.sum_over_groups(
+            lambda energy: moments(energy, v, own, crossed), number * count, count, size, 2 * dim
         )
+        gradient, image, squares, *noise = (total / count for total in sums)
+        first = preconditioner.apply_root_transpose(image)
         spread = (squares - jnp.dot(first, first)) * count / (count - 1)
-        return first / jnp.linalg.norm(first), (jnp.dot(v, first), spread * per_batch, *noise)
+        own = jnp.where(number == 0, gradient, own)
+        return (first / jnp.linalg.norm(first), own), (image, jnp.dot(v, first), spread * per_batch, *noise)
 
+    # The last look is at the first groups again, at each one's Hessian times its gradient, less the mean of these very
+    # groups: its chance difference from that of all would outweigh the correlation. One loop is one copy to compile.
     start = random.rademacher(key, (dim,), position.dtype) / jnp.sqrt(dim)
-    _, (products, spreads, *noise) = lax.scan(iterate, start, jnp.arange(POWER_ITERATIONS))
-    last = slice(POWER_ITERATIONS - int(1 / POWER_PASSES), None)  # these are a whole pass
+    looks = jnp.append(jnp.arange(POWER_ITERATIONS), 0), jnp.arange(POWER_ITERATIONS + 1) == POWER_ITERATIONS
+    _, (images, products, spreads, *noise) = lax.scan(iterate, (start, jnp.zeros_like(mean)), looks)
+    last = slice(POWER_ITERATIONS - int(1 / POWER_PASSES), POWER_ITERATIONS)  # these are a whole pass
     fastest, average = products[last].mean(), products[0]
     if dense:
         root = jax.vmap(preconditioner.apply_root)(jnp.eye(dim, dtype=position.dtype)).T
         ratio = jnp.linalg.eigvalsh(root.T @ covariance @ root)[-1] / plate.size / fastest
     else:
-        along, total = noise[0][last].mean(), noise[1].mean()
+        along, total = noise[0][last].mean(), noise[1][:POWER_ITERATIONS].mean()
         ratio = jnp.maximum(along / fastest, total / (dim * average)) * _of_single_rows(plate.size, size) / plate.size
 
-    # from the mean of these very groups, or its chance difference from that of all would outweigh the correlation
-    own = estimates.sum_over_groups(lambda energy: jax.grad(energy)(position), 0, count, size, dim) / count
-
-    def crossed(energy):
-        return product(energy, position, preconditioner.apply(jax.grad(energy)(position) - own))
-
-    drift = estimates.sum_over_groups(crossed, 0, count, size, dim) / count
+    drift = images[-1]
     if dim <= MAX_DENSE:
         root = jax.vmap(preconditioner.apply_root)(jnp.eye(dim, dtype=position.dtype))  # columns of L, as rows
         slope = jnp.max(jnp.abs(preconditioner.apply(drift)) / jnp.linalg.norm(root, axis=0))
@@ -212,17 +208,12 @@ def rates(
     return Rates(fastest, average, ratio, spreads[last].mean(), slope * per_batch)
 
 
-def _whitened_gradient(energy, position, mean, preconditioner):
-    return preconditioner.apply_root_transpose(jax.grad(energy)(position) - mean)
-
-
 def _of_single_rows(rows: int, size: int) -> float:
     """What turns the covariance of groups' means, drawn without replacement, into that of single rows."""
     return size * (rows - 1) / max(rows - size, 1)
 
 
 def passes(dim: int, dense: bool, rates: bool = True) -> float:
-    """Passes over the data, in gradients, that one look at the curvature takes, with or without the rates."""
+    """Passes over the data, in gradients, that a look at the curvature takes, with or without the rates."""
     look = 2 + dense * 2 * HESSIAN_PASSES  # the gradient, its covariance
-    each = 2 if dense else 3
-    return look + rates * (POWER_ITERATIONS * POWER_PASSES * each + 4 * POWER_PASSES)
+    return look + rates * (POWER_ITERATIONS + 1) * POWER_PASSES * 2

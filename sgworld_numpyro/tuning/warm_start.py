@@ -10,6 +10,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from sgworld_numpyro.preconditioners import Preconditioner
+from sgworld_numpyro.tuning import flat
 from sgworld_numpyro.tuning.estimates import Estimates
 
 PASSES = 10  # of Adam, within these bounds
@@ -57,7 +58,7 @@ def descend(estimates: Estimates, start: Float[Array, "dim"]) -> Float[Array, "d
 def trials(
     position: Float[Array, "dim"], gradient: Float[Array, "dim"], metric: Preconditioner
 ) -> Float[Array, "fractions dim"]:
-    """θ - a M ∇U for the fractions a of a Newton step; θ alone if that step is not finite."""
+    """θ - a M ∇U for the fractions a of a Newton step, θ itself last; θ alone if that step is not finite."""
     direction = metric.apply(gradient)
     direction = jnp.where(jnp.all(jnp.isfinite(direction)), direction, 0.0)
     return position - jnp.asarray(FRACTIONS, position.dtype)[:, None] * direction
@@ -68,12 +69,20 @@ def lowest(positions: Float[Array, "trials dim"], energies: Float[Array, "trials
     return positions[jnp.argmin(jnp.where(jnp.isfinite(energies), energies, jnp.inf))]
 
 
-def newton_step(
-    estimates: Estimates, position: Float[Array, "dim"], gradient: Float[Array, "dim"], metric: Preconditioner
-) -> Float[Array, "dim"]:
-    """θ - a M ∇U, with the fraction a of those at hand for which the potential of all the data is least."""
-    tried = trials(position, gradient, metric)
-    return lowest(tried, estimates.full(lambda energy: lax.map(energy, tried)))
+def above_the_first(
+    estimates: Estimates, positions: Float[Array, "points dim"], count: int | Array
+) -> Float[Array, "points"]:
+    """Energies of the first so many positions, less that of the first of all; 0 for the others.
+
+    Less in every block of rows: of large sums little would be left.
+    """
+
+    def above(energy):
+        nothing = jnp.zeros(len(positions), positions.dtype)
+        energies = lax.fori_loop(0, count, lambda n, all: all.at[n].set(energy(positions[n])), nothing)
+        return energies - energies[0]
+
+    return jnp.where(jnp.arange(len(positions)) < count, estimates.full(above), 0.0)
 
 
 class Nearness(NamedTuple):
@@ -86,6 +95,8 @@ class Nearness(NamedTuple):
         distance: |Lᵀ∇U|² / d, the squared distance from the mode in posterior sds, a dimension, if M ≈ H⁻¹.
         following: where one more Newton step leads.
         steps: Newton steps taken on the way.
+        probed: where flat directions would show from there.
+        heights: the energies there, less that at the position; known if there may be Newton steps.
     """
 
     position: Float[Array, "dim"]
@@ -94,6 +105,8 @@ class Nearness(NamedTuple):
     distance: Float[Array, ""]
     following: Float[Array, "dim"]
     steps: Array
+    probed: flat.Probe
+    heights: Float[Array, "points"]
 
 
 def approach(estimates: Estimates, position: Float[Array, "dim"], learn: Callable, newton_steps: int) -> Nearness:
@@ -111,14 +124,25 @@ def approach(estimates: Estimates, position: Float[Array, "dim"], learn: Callabl
         learnt = learn(start.following, gradient)
         metric = learnt[0].preconditioner
         distance = jnp.mean(metric.apply_root_transpose(gradient) ** 2)
-        following = newton_step(estimates, start.following, gradient, metric) if newton_steps else start.following
-        return Nearness(start.following, gradient, learnt, distance, following, start.steps + 1)
+        probed = flat.probe(start.following, gradient, metric, learnt[0].scale)
+        here = Nearness(start.following, gradient, learnt, distance, start.following, start.steps + 1, probed, nothing)
+        if not newton_steps:
+            return here
+        # Compiled with the line search, which has no other use for the model's energies: a copy of the model less.
+        tried = trials(start.following, gradient, metric)
+        tries = len(tried)
+        points = jnp.concatenate([tried[-1:], tried[:-1], probed.points[1:]])
+        energies = above_the_first(estimates, points, jnp.where(far(here), tries, len(points)))
+        following = lowest(tried, jnp.append(energies[1:tries], energies[0]))
+        return here._replace(following=following, heights=jnp.append(energies[0], energies[tries:]))
 
     def far(here):
         return (here.steps < 0) | ((here.distance > NEAR) & (here.steps < newton_steps))
 
     # The loop begins with no look at all, so that what a look takes is compiled once.
-    nowhere = Nearness(position, position, (), jnp.zeros((), position.dtype), position, jnp.int32(-1))
+    nothing = jnp.full(flat.ENERGIES, jnp.nan, position.dtype)
+    unseen = flat.Probe(position, position, position)
+    nowhere = Nearness(position, position, (), jnp.zeros((), position.dtype), position, jnp.int32(-1), unseen, nothing)
     shapes = jax.eval_shape(look, nowhere)
     start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return lax.while_loop(far, look, start._replace(following=position, steps=jnp.int32(-1)))
