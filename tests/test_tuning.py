@@ -341,7 +341,12 @@ NORMAL = (1 + ROWS[:, 0]).astype(np.float32)
 
 IMPROPER = {
     "two intercepts": (intercepts(flat_prior(), 2), (NORMAL,), r"along -?0\.71 [ab] [-+] 0\.71 [ab] .*Give a and b a"),
-    "three intercepts": (intercepts(flat_prior(), 3), (NORMAL,), r"along .*\b[abc] [-+] .*Give a and b and c a"),
+    # two directions are flat, and any between them may be named
+    "three intercepts": (
+        intercepts(flat_prior(), 3),
+        (NORMAL,),
+        r"along .*\b[abc] [-+] .*Give [abc] and [abc]( and [abc])? a",
+    ),
     "separable": (classes(flat_prior(3)), (ROWS, DECIDED), r"along .*w\[0\] [-+] .*w\[1\]"),
     "one that separates": (
         classes(flat_prior(2)),
