@@ -109,7 +109,7 @@ class _Walk:
     def _outputs(self, equation, inputs):
         name, parameters = equation.primitive.name, equation.params
         if name == "scan":
-            return self._scan(parameters, inputs)
+            return self._scan(equation, inputs)
         if name == "while":
             return self._while(parameters, inputs)
         if name == "cond":
@@ -127,8 +127,13 @@ class _Walk:
             return [_Known(labels, np.asarray(_NUMPY[name](parameters, *values)))]
         return [_Known(labels)] * len(equation.outvars)
 
-    def _scan(self, parameters, inputs):
-        first, carries = parameters["num_consts"], parameters["num_carry"]
+    def _scan(self, equation, inputs):
+        parameters = equation.params
+        # Versions of JAX call the counts by different names: what goes in or out slice by slice has an axis more.
+        inner = parameters["jaxpr"].jaxpr
+        slices = _count_longer(equation.invars, inner.invars)
+        carries = len(equation.outvars) - _count_longer(equation.outvars, inner.outvars)
+        first = len(inputs) - carries - slices
         constants = inputs[:first]
         carry = [_Known(one.labels) for one in inputs[first : first + carries]]  # at other turns values are others
         each = [_one_of(one) for one in inputs[first + carries :]]
@@ -172,6 +177,12 @@ class _Walk:
             furthest = int(index.value[..., number].max(initial=0))
             if furthest > shape[axis] - sizes[axis]:
                 self.overruns.append(Overrun(array.labels, shape, axis, furthest, index.labels))
+
+
+def _count_longer(variables, inner) -> int:
+    """How many variables have an axis more than those inside a loop that they stand for."""
+    pairs = zip(variables, inner, strict=True)
+    return sum(len(outside.aval.shape) > len(inside.aval.shape) for outside, inside in pairs)
 
 
 def _one_of(known: _Known) -> _Known:
