@@ -11,7 +11,7 @@ from jaxtyping import Int
 from sgworld_numpyro.subsampling import Plate
 from sgworld_numpyro.target import Target
 
-MAX_BATCHES = 4096  # whose dispatch takes some hundredths of a second
+MAX_BATCHES = 1024  # whose dispatch takes some hundredths of a second
 MAX_PRODUCTS = 2**29  # of rows and coordinates, which a network's passes are made of: some tenths of a second
 MAX_ELEMENTS = 2**26  # of the largest array on the way, were all these batches one: some 250 MiB
 MIN_BATCHES = 8  # whatever they cost
