@@ -91,7 +91,7 @@ def _looking(binding, against_whole):
     function = partial(_densities, target, divided, against_whole)
     name = "minibatches" if against_whole else "minibatches in two orders"
     compare = binding.compiled(name, function, binding.arguments, once=True)
-    orders = {plate.name: divided[plate.name].order(plate, seed=0) for plate in target.plates}
+    orders = {plate.name: divided[plate.name].order(plate) for plate in target.plates}
     batches = prod(one.batches for one in divided.values())
 
     def look(position):

@@ -236,8 +236,7 @@ def check_indices(overruns: Sequence[Overrun], plates: Mapping[str, tuple[int, i
         raise ModelError(
             f"Plate {plate!r} has {size} rows, but {what}, which its row numbers index, has {entries}: the rows that "
             f"are missing would be copies of the last one. Give the plate the size of the data, "
-            f'numpyro.plate("{plate}", '
-            f"{entries}, ...), or pass all the data."
+            f'numpyro.plate("{plate}", {entries}, ...), or pass all the data.'
         )
 
 
