@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgworld_numpyro.linear_gaussian import gaussian_kl, relative_covariance_error
-from sgworld_numpyro.nonequilibrium.linear_dynamics import check_full_rank
+from sgworld_numpyro.nonequilibrium.autoregression import check_full_rank
 from sgworld_numpyro.nonequilibrium.moments import jackknife, lagged_moments
 
 _WINDOW = 5  # autocorrelation times after which the sum is cut off (Sokal 1997)

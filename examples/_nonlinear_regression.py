@@ -14,12 +14,10 @@ from jax import lax
 from tqdm import tqdm
 
 from sgworld_numpyro import EulerMaruyama, RandomReshuffle
-from sgworld_numpyro.nonequilibrium.diffusion import diffusion_matrix
-from sgworld_numpyro.nonequilibrium.entropy_production import entropy_production
-from sgworld_numpyro.nonequilibrium.landscape import hessian, landscape_minimum, potential_minimum
-from sgworld_numpyro.nonequilibrium.linear_dynamics import LinearDynamics, linear_dynamics
+from sgworld_numpyro.landscape import RowPotential, diffusion_matrix, hessian, landscape_minimum, potential_minimum
+from sgworld_numpyro.nonequilibrium.autoregression import LinearDynamics, linear_dynamics
+from sgworld_numpyro.nonequilibrium.entropy import entropy_production
 from sgworld_numpyro.nonequilibrium.moments import LaggedMoments
-from sgworld_numpyro.nonequilibrium.row_potential import RowPotential
 
 BATCH_SIZE = 10
 LEARNING_RATE = 1e-7

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import numpy as np
 from _nonlinear_regression import LEARNING_RATE, Prediction, in_basis, plane_of_currents
 
-from sgworld_numpyro.nonequilibrium.circulation import Circulation, circulation
-from sgworld_numpyro.nonequilibrium.entropy_production import EntropyProduction, entropy_production
-from sgworld_numpyro.nonequilibrium.fluctuation_theorems import FluctuationTheorems, fluctuation_theorems
-from sgworld_numpyro.nonequilibrium.linear_dynamics import LinearDynamics, fit_linear_dynamics
+from sgworld_numpyro.nonequilibrium.autoregression import LinearDynamics, fit_linear_dynamics
+from sgworld_numpyro.nonequilibrium.currents import Circulation, circulation
+from sgworld_numpyro.nonequilibrium.entropy import EntropyProduction, entropy_production
 from sgworld_numpyro.nonequilibrium.moments import LaggedMoments
+from sgworld_numpyro.nonequilibrium.theorems import FluctuationTheorems, fluctuation_theorems
 
 LENGTHS = (1, 2, 3, 10, 100)
 

@@ -49,11 +49,10 @@ from numpyro.infer import MCMC
 
 from sgworld_numpyro import SGD, SGLD, SGWORLD, RandomReshuffle, WithReplacement
 from sgworld_numpyro.datasets import gaussian_bump
-from sgworld_numpyro.nonequilibrium.circulation import circulation, probability_current
-from sgworld_numpyro.nonequilibrium.entropy_production import entropy_production
-from sgworld_numpyro.nonequilibrium.landscape import hessian
+from sgworld_numpyro.landscape import hessian, row_potential
+from sgworld_numpyro.nonequilibrium.currents import circulation, probability_current
+from sgworld_numpyro.nonequilibrium.entropy import entropy_production
 from sgworld_numpyro.nonequilibrium.moments import LaggedMoments, lagged_moments
-from sgworld_numpyro.nonequilibrium.row_potential import row_potential
 
 MIN_STEPS = 2e6  # with fewer the slowest direction is not seen to come back
 DEFAULT_STEPS = 1e8

@@ -4,16 +4,17 @@
 ``plate(..., subsample_size=B)``, from minibatches.
 """
 
-from sgworld_numpyro.divergence import DivergenceWarning
+from sgworld_numpyro.chain.divergence import DivergenceWarning
+from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.extrapolation import Extrapolation, extrapolate
 from sgworld_numpyro.gradients import ControlVariate, Minibatch
-from sgworld_numpyro.inference_data import to_inference_data
 from sgworld_numpyro.integrators import BAOAB, UBU, EulerMaruyama, LeimkuhlerMatthews
 from sgworld_numpyro.kernel import SGD, SGLD, SGWORLD, StochasticGradientKernel
+from sgworld_numpyro.model.requirements import ModelError
 from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity
-from sgworld_numpyro.predictions import Average, averages, predictor
+from sgworld_numpyro.results.inference_data import to_inference_data
+from sgworld_numpyro.results.predictions import Average, averages, predictor
 from sgworld_numpyro.schedules import welling_teh
-from sgworld_numpyro.state import SGState
 from sgworld_numpyro.subsampling import (
     BatchReshuffle,
     Cyclic,
@@ -26,9 +27,8 @@ from sgworld_numpyro.subsampling import (
     SymmetricReshuffle,
     WithReplacement,
 )
-from sgworld_numpyro.tuned_start import TuningError
-from sgworld_numpyro.tuning_report import tuning_report
-from sgworld_numpyro.validation import ModelError
+from sgworld_numpyro.tuning.report import tuning_report
+from sgworld_numpyro.tuning.start import TuningError
 
 __version__ = "0.1.0"
 

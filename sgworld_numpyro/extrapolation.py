@@ -15,11 +15,11 @@ from jax import Array, lax, random
 from jaxtyping import Float
 from scipy.special import stdtr
 
-from sgworld_numpyro.engine import Engine, rows_a_step
+from sgworld_numpyro.chain.engine import Engine, rows_a_step
+from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.integrators import is_kinetic
 from sgworld_numpyro.kernel import StochasticGradientKernel
 from sgworld_numpyro.linear_gaussian import INTEGRATORS
-from sgworld_numpyro.state import SGState
 from sgworld_numpyro.tuning import name_of
 
 MIN_CHAINS = 8  # of which a standard error is known to a quarter

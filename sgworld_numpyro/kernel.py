@@ -15,28 +15,29 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import transform_fn
 from numpyro.util import is_prng_key
 
-from sgworld_numpyro import caller, checks
-from sgworld_numpyro.binding import Binding, checksums, forget_if_changed, one_thread_at_a_time
-from sgworld_numpyro.consistency import DoesNotRunOnAllRows, check_minibatches
-from sgworld_numpyro.divergence import report_from_device
-from sgworld_numpyro.engine import Engine, steps_per_pass
+from sgworld_numpyro import options
+from sgworld_numpyro.chain import caller
+from sgworld_numpyro.chain.binding import Binding, checksums, forget_if_changed, one_thread_at_a_time
+from sgworld_numpyro.chain.consistency import DoesNotRunOnAllRows, check_minibatches
+from sgworld_numpyro.chain.divergence import report_from_device
+from sgworld_numpyro.chain.engine import Engine, steps_per_pass
+from sgworld_numpyro.chain.held_data import in_a_trace, is_traced
+from sgworld_numpyro.chain.kept import Keeping
+from sgworld_numpyro.chain.progress import Progress
+from sgworld_numpyro.chain.stability import largest_stable_step_size
+from sgworld_numpyro.chain.state import SGState, with_learnt
+from sgworld_numpyro.chain.state import advance as advance_state
+from sgworld_numpyro.chain.state import start as start_state
 from sgworld_numpyro.gradients import GradientEstimator, Minibatch
-from sgworld_numpyro.handlers import FullDataModel
-from sgworld_numpyro.held_data import in_a_trace, is_traced
 from sgworld_numpyro.integrators import EulerMaruyama, Integrator
-from sgworld_numpyro.keeping import Keeping
+from sgworld_numpyro.model.handlers import FullDataModel
+from sgworld_numpyro.model.requirements import NotFromMinibatches
+from sgworld_numpyro.model.target import Arguments, Target, inspect_model
 from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity, Preconditioner
-from sgworld_numpyro.progress import Progress
 from sgworld_numpyro.schedules import Schedule
-from sgworld_numpyro.stability import largest_stable_step_size
-from sgworld_numpyro.state import SGState, with_learnt
-from sgworld_numpyro.state import advance as advance_state
-from sgworld_numpyro.state import start as start_state
 from sgworld_numpyro.subsampling import FullBatch, RandomReshuffle, SubsamplingScheme, WithReplacement
-from sgworld_numpyro.target import Arguments, Target, inspect_model
-from sgworld_numpyro.tuned_start import check_tuning, plan_of, start_near_the_mode, warn_of_tuning
 from sgworld_numpyro.tuning import MAX_DENSE
-from sgworld_numpyro.validation import NotFromMinibatches
+from sgworld_numpyro.tuning.start import check_tuning, plan_of, start_near_the_mode, warn_of_tuning
 
 
 class _OfThread(threading.local):
@@ -96,28 +97,28 @@ class StochasticGradientKernel(MCMCKernel):
         keep: Callable | None = None,
         average: Callable | None = None,
     ):
-        self._model = checks.checked_callable("model", model)
-        self._step_size = checks.checked_step_size(step_size)
-        self._subsampling = checks.checked_component("subsampling", subsampling, SubsamplingScheme)
-        self._integrator = checks.checked_component(
+        self._model = options.checked_callable("model", model)
+        self._step_size = options.checked_step_size(step_size)
+        self._subsampling = options.checked_component("subsampling", subsampling, SubsamplingScheme)
+        self._integrator = options.checked_component(
             "integrator", EulerMaruyama() if integrator is None else integrator, Integrator
         )
-        self._gradient = checks.checked_component(
+        self._gradient = options.checked_component(
             "gradient", Minibatch() if gradient is None else gradient, GradientEstimator
         )
         if preconditioner is None and step_size is not None:
             preconditioner = Identity()
         if preconditioner is not None:
-            checks.checked_component("preconditioner", preconditioner, Preconditioner)
+            options.checked_component("preconditioner", preconditioner, Preconditioner)
         self._preconditioner = preconditioner  # None until the number of dimensions is known
-        self._temperature = checks.checked_temperature(temperature)
-        self._bias_tolerance = checks.checked_tolerance(bias_tolerance)
-        checks.check_tunable(self._step_size, self._integrator, self._temperature)
-        self._steps_per_sample = checks.checked_steps(steps_per_sample)
-        self._init_strategy = checks.checked_callable("init_strategy", init_strategy)
+        self._temperature = options.checked_temperature(temperature)
+        self._bias_tolerance = options.checked_tolerance(bias_tolerance)
+        options.check_tunable(self._step_size, self._integrator, self._temperature)
+        self._steps_per_sample = options.checked_steps(steps_per_sample)
+        self._init_strategy = options.checked_callable("init_strategy", init_strategy)
         for argument, function in (("keep", keep), ("average", average)):
             if function is not None:
-                checks.checked_callable(argument, function)
+                options.checked_callable(argument, function)
         self._keeping = Keeping(keep, average)
         self._forget()
 
@@ -146,21 +147,21 @@ class StochasticGradientKernel(MCMCKernel):
     @one_thread_at_a_time
     def init(self, rng_key, num_warmup, init_params=None, model_args=(), model_kwargs=None) -> SGState:
         """The state before the first sample, one for each key."""
-        checks.check_key(rng_key)
+        options.check_key(rng_key)
         caller.check_samples(num_warmup)
         arguments = Arguments.of(model_args, model_kwargs)
         binding = self._bind(arguments)
         engine = binding.engine
         batch = () if is_prng_key(rng_key) else (rng_key.shape[0],)
         caller.check_keys(self, batch)
-        checks.check_initial_values(init_params, engine.target.prototype, batch)
+        options.check_initial_values(init_params, engine.target.prototype, batch)
         if callable(self._step_size):
-            checks.check_schedule(self._step_size, num_warmup * engine.steps)
+            options.check_schedule(self._step_size, num_warmup * engine.steps)
         start = partial(start_state, engine, self._init_strategy, self._initial_step_size())
         state, valid = binding.compiled("start", start, arguments, once=binding.hold)(rng_key, init_params)
         first = None if is_traced(valid) else state.position.reshape(-1, engine.target.dim)[0]
         if first is not None:
-            checks.check_initial_state(valid, first, binding)
+            options.check_initial_state(valid, first, binding)
         looks = not binding.checked and not any(map(is_traced, arguments.leaves))
         if looks:
             self._check_minibatches(binding, first)
@@ -287,7 +288,7 @@ class StochasticGradientKernel(MCMCKernel):
         """
         run = caller.run_under_way()
         if self._initialised and run is not None and run.mcmc.sampler is self:
-            checks.check_key(run.rng_key)
+            options.check_key(run.rng_key)
             self._bind(Arguments.of(run.args, run.kwargs))
         return self.sample if self._initialised else None
 
@@ -297,11 +298,11 @@ class StochasticGradientKernel(MCMCKernel):
         return self._of_thread.binding or self._last_binding
 
     def _engine(self, arguments: Arguments) -> Engine:
-        with checks.plates_explained(self._model, arguments):
+        with options.plates_explained(self._model, arguments):
             target = self._inspect(arguments)
-        checks.check_dimension(target)
-        checks.check_scheme(self._subsampling, target.plates)
-        checks.check_precision(arguments, arguments.names(self._model))
+        options.check_dimension(target)
+        options.check_scheme(self._subsampling, target.plates)
+        options.check_precision(arguments, arguments.names(self._model))
         return Engine(
             target=target,
             subsampling=self._subsampling,

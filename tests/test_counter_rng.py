@@ -10,7 +10,7 @@ from jax import random
 from jax.extend.random import threefry_2x32
 from scipy import stats
 
-from sgworld_numpyro.counter_rng import seed_words, threefry, uniform_integer
+from sgworld_numpyro.randomness.counter_rng import seed_words, threefry, uniform_integer
 
 P_VALUE = 1e-6  # rejects a right generator once in a million tests; the keys are fixed
 EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True)

@@ -14,8 +14,8 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.preprocessing import StandardScaler
 
 from sgworld_numpyro import SGWORLD
-from sgworld_numpyro.handlers import FullDataModel
 from sgworld_numpyro.linear_gaussian import linear_regression
+from sgworld_numpyro.model.handlers import FullDataModel
 from tests.problems import anisotropic_mean
 
 TOLERANCE = 0.02  # the default of bias_tolerance

@@ -20,8 +20,8 @@ from sgworld_numpyro import (
     SymmetricReshuffle,
     WithReplacement,
 )
-from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moments
-from sgworld_numpyro.nonequilibrium.landscape import (
+from sgworld_numpyro.landscape import (
+    RowPotential,
     effective_gradient,
     effective_potential,
     hessian,
@@ -30,7 +30,7 @@ from sgworld_numpyro.nonequilibrium.landscape import (
     laplacian,
     potential_minimum,
 )
-from sgworld_numpyro.nonequilibrium.row_potential import RowPotential
+from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moments
 
 EM, LM = EulerMaruyama(), LeimkuhlerMatthews()
 NAMES = {EulerMaruyama: "euler_maruyama", LeimkuhlerMatthews: "leimkuhler_matthews"}

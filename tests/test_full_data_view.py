@@ -12,7 +12,8 @@ from models import BATCH, CASES, ROWS, X, Y, linear, linear_by_index, users_and_
 from numpyro.infer import MCMC, Predictive, log_likelihood
 
 from benchmarks import workloads
-from sgworld_numpyro import SGWORLD, held_data
+from sgworld_numpyro import SGWORLD
+from sgworld_numpyro.chain import held_data
 
 CHAINS, DRAWS = 2, 50
 FIELDS = ("position", "potential_energy", "step_size")

@@ -23,17 +23,19 @@ from sgworld_numpyro import (
     ShuffleOnce,
     SymmetricReshuffle,
     WithReplacement,
-    blocks,
 )
-from sgworld_numpyro.blocks import sum_over_blocks
-from sgworld_numpyro.nonequilibrium.diffusion import diffusion_matrix, diffusion_product
-from sgworld_numpyro.nonequilibrium.gradient_noise import (
+from sgworld_numpyro.landscape import (
+    RowPotential,
+    diffusion_matrix,
+    diffusion_product,
     gradient_covariance,
     gradient_covariance_product,
+    hessian,
+    row_potential,
     total_gradient_variance,
 )
-from sgworld_numpyro.nonequilibrium.landscape import hessian
-from sgworld_numpyro.nonequilibrium.row_potential import RowPotential, row_potential
+from sgworld_numpyro.model import blocks
+from sgworld_numpyro.model.blocks import sum_over_blocks
 
 DIM = 3
 X = np.array([0.3, -0.2, 0.5])

@@ -12,8 +12,9 @@ from models import ROWS, X, Y, gaussian_mean, linear, rows
 from numpyro.infer import MCMC, DiscreteGibbs, Gibbs
 from test_numpyro_interface import make, samples_of
 
-from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, ModelError, caller, held_data
-from sgworld_numpyro.engine import MAX_STEPS
+from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, ModelError
+from sgworld_numpyro.chain import caller, held_data
+from sgworld_numpyro.chain.engine import MAX_STEPS
 
 KEY = jax.random.key(0)
 

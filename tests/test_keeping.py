@@ -14,7 +14,7 @@ from jax import lax
 from numpyro.infer import MCMC, NUTS, Gibbs
 
 from sgworld_numpyro import SGWORLD, averages, predictor
-from sgworld_numpyro.keeping import Keeping
+from sgworld_numpyro.chain.kept import Keeping
 
 X = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
 Y = (X @ np.float32([1, -1])).astype(np.float32)

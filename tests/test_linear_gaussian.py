@@ -5,7 +5,6 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from sgworld_numpyro import _orders
 from sgworld_numpyro.linear_gaussian import (
     OVERDAMPED,
     SCHEMES,
@@ -14,6 +13,7 @@ from sgworld_numpyro.linear_gaussian import (
     gaussian_kl,
     gaussian_mean,
     linear_regression,
+    orders,
     relative_covariance_error,
     stationary_moments,
 )
@@ -355,7 +355,7 @@ def test_standard_errors_are_calibrated(scheme, monkeypatch):
 )
 def test_sampled_orders_obey_their_scheme(scheme, num_rows, shape, quenched, monkeypatch):
     monkeypatch.setattr(_orders, "MAX_ENUMERATED", 0)
-    sample = _orders.possible_orders(scheme, num_rows, 4, None, num_orders=2000, seed=0)
+    sample = orders.possible_orders(scheme, num_rows, 4, None, num_orders=2000, seed=0)
     assert sample.rows.shape == shape
     assert sample.quenched == quenched
     first = sample.rows[:, 0, 0]

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from sgworld_numpyro import _kinetic
 from sgworld_numpyro.linear_gaussian import (
     INTEGRATORS,
     KINETIC,
@@ -14,6 +13,7 @@ from sgworld_numpyro.linear_gaussian import (
     linear_regression,
     relative_covariance_error,
     stationary_moments,
+    steps,
 )
 from tests.test_linear_gaussian import (
     all_row_hessians,
@@ -29,7 +29,7 @@ from tests.test_linear_gaussian import (
 
 def lyapunov_variance(name, step_size, friction, eigenvalue):
     """Variance of θ with full gradients, from the linear system of the 2 × 2 covariance."""
-    step = _kinetic.KINETIC[name].step(step_size, 1.0, friction)
+    step = steps.KINETIC[name].step(step_size, 1.0, friction)
     kicked = step.after @ (np.eye(2) + eigenvalue * np.outer(step.kick, [1, 0]))
     noise = kicked @ step.before_noise @ kicked.T + step.after_noise
     whole = kicked @ step.before
@@ -40,8 +40,8 @@ def lyapunov_variance(name, step_size, friction, eigenvalue):
 def test_free_flow_composes_with_itself(x):
     """Two flows over t make one over 2t; at x = 0.05 and 0.1 they straddle the switch to the series."""
     friction, temperature = 2.0, 0.7
-    flow, noise = _kinetic.free_flow(x / friction, temperature, friction)
-    twice, noise_twice = _kinetic.free_flow(2 * x / friction, temperature, friction)
+    flow, noise = steps.free_flow(x / friction, temperature, friction)
+    twice, noise_twice = steps.free_flow(2 * x / friction, temperature, friction)
     np.testing.assert_allclose(flow @ flow, twice, rtol=1e-13)
     np.testing.assert_allclose(flow @ noise @ flow.T + noise, noise_twice, rtol=3e-12)
     if x < 1e-8:  # noise integrated twice: 2γT t³/3
@@ -52,7 +52,7 @@ def test_free_flow_composes_with_itself(x):
 @pytest.mark.parametrize("name", KINETIC)
 def test_own_variance_solves_the_lyapunov_equation(name, step_size, friction):
     for eigenvalue in (0.4, 2.5):
-        variance = _kinetic.KINETIC[name].variance(step_size, friction, np.array([eigenvalue]))
+        variance = steps.KINETIC[name].variance(step_size, friction, np.array([eigenvalue]))
         assert variance.item() == pytest.approx(lyapunov_variance(name, step_size, friction, eigenvalue), rel=1e-12)
 
 
@@ -186,7 +186,7 @@ def test_order_and_coefficient_of_the_bias(scheme, where, power, coefficient, na
     biases = []
     for step_size in pass_times / 100 / rate:
         moments = stationary_moments(problem, scheme, name, step_size, 10, friction=friction * rate)
-        own = _kinetic.KINETIC[name].variance(step_size, friction * rate, np.array([1000.0]))
+        own = steps.KINETIC[name].variance(step_size, friction * rate, np.array([1000.0]))
         biases.append((getattr(moments, where)[1] - own).item() * 1000)
     slope, _ = np.polyfit(np.log(pass_times), np.log(biases), 1)
     assert slope == pytest.approx(power, abs=0.1)

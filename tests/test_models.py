@@ -29,8 +29,9 @@ from models import (
 from numpyro.infer import MCMC, NUTS, init_to_median, init_to_sample, init_to_uniform, init_to_value
 from numpyro.infer.util import potential_energy
 
-from sgworld_numpyro import SGD, SGLD, SGWORLD, Cyclic, LeimkuhlerMatthews, held_data
-from sgworld_numpyro.target import Arguments, inspect_model
+from sgworld_numpyro import SGD, SGLD, SGWORLD, Cyclic, LeimkuhlerMatthews
+from sgworld_numpyro.chain import held_data
+from sgworld_numpyro.model.target import Arguments, inspect_model
 
 SIGMAS = 5
 ROOT = Path(__file__).parent

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from jax import random
 from scipy import special, stats
 
-from sgworld_numpyro import noise
-from sgworld_numpyro.counter_rng import seed_words
+from sgworld_numpyro.randomness import noise
+from sgworld_numpyro.randomness.counter_rng import seed_words
 
 P_VALUE = 1e-6  # rejects right noise once in a million tests; the keys are fixed
 EXAMPLES = settings(max_examples=12, deadline=None, derandomize=True)

@@ -16,7 +16,8 @@ from models import GROUPS, ROWS, X, Y, gaussian_mean, groups, linear, rows
 from numpyro.infer import MCMC, NUTS, DiscreteGibbs, Gibbs
 
 from benchmarks import workloads
-from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, LeimkuhlerMatthews, held_data
+from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, LeimkuhlerMatthews
+from sgworld_numpyro.chain import held_data
 
 SIGMAS = 5
 BATCH = 5  # does not divide the number of rows

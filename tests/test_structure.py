@@ -4,6 +4,7 @@ Source files are parsed and never imported, so a floor's rule holds for lazy and
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,58 +13,27 @@ import pytest
 PACKAGE = "sgworld_numpyro"
 ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 
-FLOORS = {
-    "foundation": {"counter_rng"},
-    "ground": {
-        "target",
-        "subsampling",
-        "integrators",
-        "gradients",
-        "preconditioners",
-        "schedules",
-        "noise",
-        "linear_gaussian",
-        "datasets",
-        "blocks",
-    },
-    "first": {"tuning", "nonequilibrium", "engine", "held_data"},
-    "second": {"kernel"},
-    "top": {"inference_data", "checkpoint", "extrapolation", "predictions"},
-}
-LEVEL = {module: level for level, modules in enumerate(FLOORS.values()) for module in modules}
-
-# Private modules at the front, each a part of the module that it serves.
-PART_OF = {
-    "_kinetic": "linear_gaussian",
-    "_orders": "linear_gaussian",
-    "_stationary": "linear_gaussian",
-    "dependence": "target",
-    "explanation": "target",
-    "handlers": "target",
-    "validation": "target",
-    "stability": "engine",
-    "thermometer": "engine",
-    "binding": "kernel",
-    "caller": "kernel",
-    "checks": "kernel",
-    "consistency": "kernel",
-    "partition": "kernel",
-    "divergence": "kernel",
-    "keeping": "kernel",
-    "progress": "kernel",
-    "state": "kernel",
-    "tuned_start": "kernel",
-    "tuning_report": "inference_data",
-    "settings": "inference_data",
-    "pointwise": "inference_data",
-}
-
-# Imports on one floor that are allowed all the same: (importing module, imported module).
-SIDEWAYS = {
-    ("target", "subsampling.protocol"),  # for the type Plate
-    ("integrators", "preconditioners.protocol"),  # for the type of an argument
-    ("integrators", "noise"),  # for the names of its laws
-}
+# From the bottom up. A folder or a file at the package's front is a room; it imports from itself and from rooms below.
+ROOMS = (
+    "randomness",
+    "schedules",
+    "subsampling",
+    "preconditioners",
+    "gradients",
+    "integrators",
+    "linear_gaussian",
+    "datasets",
+    "nonequilibrium",
+    "model",
+    "landscape",
+    "chain",
+    "tuning",
+    "options",
+    "kernel",
+    "results",
+    "extrapolation",
+)
+MAX_FILES_AT_FRONT = 8
 
 
 def sources(root: Path) -> dict[str, Path]:
@@ -99,29 +69,45 @@ def imports(root: Path, name: str) -> Iterator[tuple[str, int]]:
                 yield ".".join(inside), node.lineno
 
 
-def concept(name: str) -> str:
-    """The part of the package that a dotted name belongs to; '' is the package's front."""
-    front = name.split(".")[0]
-    return PART_OF.get(front, front)
+def room(name: str) -> str:
+    """The room that a dotted name lies in; '' is the package's front."""
+    return name.split(".")[0]
 
 
 def violations(root: Path, name: str) -> list[str]:
     """What module `name` imports against the rule, one sentence each."""
-    importer = concept(name)
+    importer = room(name)
     if not importer:
-        return []  # the package's front imports from every floor
-    if importer not in LEVEL:
-        return [f"{name}: `{importer}` stands on no floor; add it to FLOORS or PART_OF in {Path(__file__).name}"]
+        return []  # the package's front imports from every room
+    if importer not in ROOMS:
+        return [f"{name}: `{importer}` stands on no floor; add it to ROOMS in {Path(__file__).name}"]
     wrong = []
     for target, line in imports(root, name):
-        imported = concept(target)
+        imported = room(target)
         if not imported:
             wrong.append(f"{name}:{line} imports from the package's front; name the module instead")
-        elif imported == importer or (importer, target) in SIDEWAYS:
-            continue
-        elif LEVEL.get(imported, -1) >= LEVEL[importer]:
+        elif imported not in ROOMS or ROOMS.index(imported) > ROOMS.index(importer):
             wrong.append(f"{name}:{line} imports {target}, which stands no lower")
     return wrong
+
+
+def circle(root: Path) -> list[str]:
+    """Modules that import each other in a circle, if there are any."""
+    below = {name: {target for target, _ in imports(root, name)} - {name} for name in sources(root)}
+    while below:
+        bottom = [name for name, targets in below.items() if not targets & below.keys()]
+        if not bottom:
+            return sorted(below)
+        for name in bottom:
+            del below[name]
+    return []
+
+
+def definitions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """A module's own functions and classes."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    return [node for node in tree.body if isinstance(node, kinds)]
 
 
 def undocumented(path: Path) -> list[str]:
@@ -129,11 +115,7 @@ def undocumented(path: Path) -> list[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     missing = [] if ast.get_docstring(tree) else ["the module itself"]
     return missing + [
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        and not node.name.startswith("_")
-        and not ast.get_docstring(node)
+        node.name for node in definitions(path) if not node.name.startswith("_") and not ast.get_docstring(node)
     ]
 
 
@@ -146,21 +128,52 @@ def test_imports_go_downwards(name):
     assert violations(ROOT, name) == []
 
 
+def test_nothing_imports_itself_on_a_way_around():
+    assert circle(ROOT) == []
+
+
 @pytest.mark.parametrize("name", [name for name in sources(ROOT) if is_public(name)], ids=lambda name: name or PACKAGE)
 def test_public_names_are_documented(name):
     assert undocumented(sources(ROOT)[name]) == []
+
+
+def test_few_files_lie_at_the_front():
+    assert len([path for path in ROOT.iterdir() if path.is_file() and path.suffix == ".py"]) <= MAX_FILES_AT_FRONT
+
+
+def test_every_module_has_a_name_of_its_own():
+    shared = {"", "protocol"}  # the front of a room, and what its members are
+    names = Counter(name.split(".")[-1] for name in sources(ROOT))
+    assert [name for name, count in names.items() if count > 1 and name not in shared] == []
+
+
+def test_no_two_classes_share_a_name():
+    classes = Counter(
+        node.name for path in sources(ROOT).values() for node in definitions(path) if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in classes.items() if count > 1 and not name.startswith("_")] == []
+
+
+def test_no_function_hides_its_module():
+    """`import sgworld_numpyro.a.b as b` gives the module, whatever the package a exports."""
+    hidden = []
+    for name, path in sources(ROOT).items():
+        defined = {node.name for node in definitions(path)}
+        if "." in name and name.split(".")[-1] in defined:
+            hidden.append(name)
+    assert hidden == []
 
 
 def test_nonequilibrium_serves_any_chain():
     """It never reaches the kernel, not even through the modules that it imports."""
     modules = sources(ROOT)
     reached: set[str] = set()
-    pending = {name for name in modules if name.split(".")[0] == "nonequilibrium"}
+    pending = {name for name in modules if room(name) == "nonequilibrium"}
     while pending:
         name = pending.pop()
         reached.add(name)
         pending |= {target for target, _ in imports(ROOT, name) if target} - reached
-    assert "kernel" not in {name.split(".")[0] for name in reached}
+    assert not {"model", "chain", "kernel"} & {room(name) for name in reached}
 
 
 def test_exported_names_exist():
@@ -172,38 +185,43 @@ def test_exported_names_exist():
 @pytest.mark.parametrize(
     ("importer", "statement", "allowed"),
     [
-        ("kernel", "from .engine import step", True),
-        ("kernel", "from sgworld_numpyro import target", True),
-        ("checkpoint", "import sgworld_numpyro.kernel", True),
-        ("engine", "from .subsampling.protocol import Plate", True),
-        ("target", "from .subsampling.protocol import Plate", True),
+        ("kernel", "from .chain.engine import step", True),
+        ("kernel", "from sgworld_numpyro import model", True),
+        ("results.settings", "import sgworld_numpyro.kernel", True),
+        ("chain.engine", "from ..subsampling.protocol import Plate", True),
+        ("chain.engine", "from .state import SGState", True),
         ("subsampling.cyclic", "from .protocol import Plate", True),
-        ("noise", "from .counter_rng import threefry", True),
-        ("linear_gaussian", "from . import _orders", True),
-        ("subsampling.cyclic", "from ..schedules import constant", False),
-        ("target", "from .subsampling import cyclic", False),
-        ("target", "from .subsampling.cyclic import Cyclic", False),
-        ("noise", "from sgworld_numpyro.schedules import constant", False),
-        ("counter_rng", "from . import noise", False),
-        ("schedules", "from . import _orders", False),
-        ("tuning", "from . import engine", False),
-        ("engine", "def late():\n    from . import kernel", False),
-        ("nonequilibrium.current", "from ..kernel import SGLD", False),
-        ("kernel", "from . import inference_data", False),
+        ("subsampling.cyclic", "from ..integrators import BAOAB", False),
+        ("schedules", "from .subsampling import cyclic", False),
+        ("model.target", "from ..chain import engine", False),
+        ("chain.engine", "def late():\n    from .. import kernel", False),
+        ("nonequilibrium.currents", "from ..kernel import SGLD", False),
+        ("kernel", "from .results import inference_data", False),
         ("kernel", "from . import SGLD", False),
         ("kernel", "import sgworld_numpyro", False),
         ("unheard_of", "import jax", False),
     ],
 )
 def test_the_rule_itself(tmp_path, importer, statement, allowed):
-    everything = [*LEVEL, *PART_OF, "subsampling.protocol", "subsampling.cyclic", "nonequilibrium.current"]
-    for name in ["", *everything, importer]:
+    write(tmp_path, {importer: statement})
+    assert (violations(tmp_path, importer) == []) is allowed
+
+
+def test_a_circle_is_found(tmp_path):
+    write(tmp_path, {"chain.engine": "from .state import SGState", "chain.state": "from .engine import Engine"})
+    assert circle(tmp_path) == ["chain.engine", "chain.state"]
+
+
+def write(root, statements):
+    """A package of all rooms, with some modules' only statements."""
+    inside = ["subsampling.protocol", "subsampling.cyclic", "nonequilibrium.currents", "chain.engine", "chain.state"]
+    everything = {"", *ROOMS, *inside, "model.target", "results.settings", *statements}
+    for name in everything:
         nested = any(other.startswith(f"{name}.") for other in everything)
-        path = tmp_path.joinpath(*name.split("."))
+        path = root.joinpath(*name.split("."))
         path = path / "__init__.py" if nested or not name else path.with_suffix(".py")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f'"""A module."""\n{statement}\n' if name == importer else '"""A module."""\n')
-    assert (violations(tmp_path, importer) == []) is allowed
+        path.write_text(f'"""A module."""\n{statements.get(name, "")}\n')
 
 
 def test_a_missing_docstring_is_found(tmp_path):

@@ -40,7 +40,7 @@ from sgworld_numpyro import (
     welling_teh,
 )
 from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moments
-from sgworld_numpyro.target import Target
+from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.tuning import Plan, Report, Rise, problem_with
 from sgworld_numpyro.tuning.curvature import Rates
 from sgworld_numpyro.tuning.step_size import Setting, bias_curve

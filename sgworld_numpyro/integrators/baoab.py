@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from sgworld_numpyro.integrators.kinetic import KineticState, check_friction, initial_friction
-from sgworld_numpyro.noise import NoiseName, check_noise
+from sgworld_numpyro.randomness.noise import NoiseName, check_noise
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 from jax import Array
 from jaxtyping import Float
 
-from sgworld_numpyro.noise import NoiseName
 from sgworld_numpyro.preconditioners.protocol import Preconditioner
+from sgworld_numpyro.randomness.noise import NoiseName
 
 Gradient = Callable[[Float[Array, "dim"]], tuple[Float[Array, ""], Float[Array, "dim"]]]
 """Position to (potential energy in nats, its gradient), on the step's minibatch."""

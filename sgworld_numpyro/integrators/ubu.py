@@ -7,7 +7,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from sgworld_numpyro.integrators.kinetic import KineticState, check_friction, initial_friction
-from sgworld_numpyro.noise import NoiseName, check_noise
+from sgworld_numpyro.randomness.noise import NoiseName, check_noise
 
 # Below this a = γh/2 the difference of exponentials in s² loses more digits than its series Σ c_n a^n, n from 3 on.
 SMALL = 0.5

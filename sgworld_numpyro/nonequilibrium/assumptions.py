@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgworld_numpyro.nonequilibrium.linear_dynamics import LinearDynamics, fit_linear_dynamics
+from sgworld_numpyro.nonequilibrium.autoregression import LinearDynamics, fit_linear_dynamics
 from sgworld_numpyro.nonequilibrium.moments import Draws, as_draws, time_blocks
 
 # A departure is reported if it is both beyond chance and large enough to matter.

@@ -18,8 +18,8 @@ import numpy as np
 import xarray as xr
 
 from sgworld_numpyro import nonequilibrium as measures
-from sgworld_numpyro.nonequilibrium.entropy_production import Method
-from sgworld_numpyro.nonequilibrium.linear_dynamics import LinearDynamics
+from sgworld_numpyro.nonequilibrium.autoregression import LinearDynamics
+from sgworld_numpyro.nonequilibrium.entropy import Method
 from sgworld_numpyro.nonequilibrium.projections import Projection
 from sgworld_numpyro.nonequilibrium.recorded import Names, as_list, listed, period_ends, positions
 

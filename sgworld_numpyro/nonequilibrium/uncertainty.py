@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from sgworld_numpyro.nonequilibrium.circulation import areas_of_blocks
-from sgworld_numpyro.nonequilibrium.linear_dynamics import least_squares
+from sgworld_numpyro.nonequilibrium.autoregression import least_squares
+from sgworld_numpyro.nonequilibrium.currents import areas_of_blocks
 from sgworld_numpyro.nonequilibrium.moments import Draws, LaggedMoments, as_moments
 
 

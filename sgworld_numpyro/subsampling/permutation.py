@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Int, UInt32
 
-from sgworld_numpyro.counter_rng import padded, seed_words, threefry, uniform_integer
+from sgworld_numpyro.randomness.counter_rng import padded, seed_words, threefry, uniform_integer
 
 # Two neighbouring positions keep their distance through all rounds with probability about 2^-ROUNDS. With 16 rounds
 # the batches of ordered data vary visibly too much at B above a thousand, and 20 still fail at ten million rows.

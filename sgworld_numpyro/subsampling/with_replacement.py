@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from sgworld_numpyro.counter_rng import seed_words, threefry, uniform_integer
+from sgworld_numpyro.randomness.counter_rng import seed_words, threefry, uniform_integer
 from sgworld_numpyro.subsampling.protocol import Plate
 
 

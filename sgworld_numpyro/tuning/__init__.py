@@ -13,14 +13,14 @@ from jax import Array, lax, random
 from jaxtyping import Float
 
 from sgworld_numpyro.gradients import Anchor
+from sgworld_numpyro.model.target import Arguments
 from sgworld_numpyro.preconditioners import Dense, Diagonal
-from sgworld_numpyro.target import Arguments
 from sgworld_numpyro.tuning import curvature, flat, warm_start
 from sgworld_numpyro.tuning.curvature import MAX_DENSE
 from sgworld_numpyro.tuning.estimates import Estimates
 from sgworld_numpyro.tuning.flat import Rise
+from sgworld_numpyro.tuning.plan import Plan, Report, Tuning
 from sgworld_numpyro.tuning.refusal import out_of_scale, problem_with
-from sgworld_numpyro.tuning.report import Plan, Report, Tuning
 from sgworld_numpyro.tuning.step_size import Setting, name_of
 
 __all__ = [

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import Array, random
 from jaxtyping import Float, Int
 
-from sgworld_numpyro.blocks import BLOCK_ROWS, block_length, sum_over_blocks
+from sgworld_numpyro.model.blocks import BLOCK_ROWS, block_length, sum_over_blocks
+from sgworld_numpyro.model.target import Arguments, Target
 from sgworld_numpyro.subsampling import Plate
-from sgworld_numpyro.target import Arguments, Target
 
 
 def _sum(values):

@@ -6,10 +6,10 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 
-from sgworld_numpyro.target import Target
+from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.tuning.curvature import MAX_DENSE, Rates
 from sgworld_numpyro.tuning.flat import RISE, SDS, Rise
-from sgworld_numpyro.tuning.report import Plan, Report
+from sgworld_numpyro.tuning.plan import Plan, Report
 from sgworld_numpyro.tuning.step_size import SHORTEST_PASS, Setting
 
 FLAT = 3.0  # standard errors below zero that a curvature may be

@@ -1,91 +1,45 @@
-"""What tuning is asked and what it found."""
+"""What tuning chose, in words."""
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from jax import Array
+import numpy as np
+from numpyro.infer import MCMC
 
-from sgworld_numpyro.gradients import Anchor
-from sgworld_numpyro.preconditioners import Preconditioner
-from sgworld_numpyro.target import Target
-from sgworld_numpyro.tuning.curvature import Rates
-from sgworld_numpyro.tuning.step_size import Setting
+from sgworld_numpyro.chain.state import SGState
+
+_LINES = {
+    "step_size": "step size h",
+    "friction": "friction γ",
+    "predicted_bias": "predicted relative error of the posterior variance, at most",
+    "predicted_shift": "predicted shift of the posterior mean, in posterior sds, at most",
+    "fastest_rate": "largest curvature λ, in the preconditioner's coordinates",
+    "gradient_noise": "minibatch noise ρ, by its size in a well-specified model",
+    "hessian_noise": "scatter of minibatches' Hessians, E|δH u|²",
+    "distance": "distance of the anchor from the mode, in posterior sds",
+    "restarted": "chains that failed to start by themselves, and start from the best one",
+    "warm_start_passes": "warm start, in passes over the data",
+    "tuning_passes": "tuning after it, in passes over the data",
+}
 
 
-class Report(NamedTuple):
-    """What was found and chosen; curvatures in the coordinates q = L⁻¹θ of the preconditioner M = L Lᵀ.
+def tuning_report(mcmc: MCMC) -> str:
+    """A table of what the run learnt before its first sample; chains that were tuned each for itself side by side.
 
-    - **step_size** - h.
-    - **friction** - γ of kinetic integrators, else NaN.
-    - **predicted_bias** - relative error of the posterior variance in the fastest direction.
-    - **predicted_shift** - of the posterior mean by Hessians that differ between minibatches, in posterior sds.
-    - **fastest_rate** - λ, the largest curvature.
-    - **mean_rate** - the mean curvature.
-    - **gradient_noise** - ρ: minibatch noise by its size in a well-specified model.
-    - **hessian_noise** - E|δH_b u|², of minibatches' Hessians.
-    - **slope** - what the correlation of minibatches' Hessians and gradients moves the mean by; see ``Rates``.
-    - **distance** - root mean square distance of the anchor from the mode, in posterior sds.
-    - **flattest** - smallest curvature found, by its standard error; ∞ if not looked for.
-    - **restarted** - chains that found no finite energy and gradient by themselves, and start where the best one is.
-    - **warm_start_passes** - over the data, in gradients, that the warm start took.
-    - **tuning_passes** - the same of what came after it; a Hessian-vector product counts as two gradients.
+    Args:
+        mcmc: a run, finished or warmed up, with ``SGWORLD(model)`` or another kernel of this package.
+
+    Raises:
+        ValueError: if there is no run yet, or everything was given.
     """
-
-    step_size: Array
-    friction: Array
-    predicted_bias: Array
-    predicted_shift: Array
-    fastest_rate: Array
-    mean_rate: Array
-    gradient_noise: Array
-    hessian_noise: Array
-    slope: Array
-    distance: Array
-    flattest: Array
-    restarted: Array
-    warm_start_passes: Array
-    tuning_passes: Array
-
-    @property
-    def rates(self) -> Rates:
-        """What decides the bias."""
-        return Rates(self.fastest_rate, self.mean_rate, self.gradient_noise, self.hessian_noise, self.slope)
-
-
-class Tuning(NamedTuple):
-    """What a run learnt before its first sample.
-
-    - **preconditioner** - the learnt one; () if it was given.
-    - **anchor** - position and full gradient near the mode.
-    - **report** - scalars; see ``Report``.
-    """
-
-    preconditioner: Any
-    anchor: Anchor
-    report: Report
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to learn.
-
-    Attributes:
-        target: the model.
-        preconditioner: the given one, or the kind to learn, ``Diagonal()`` or ``Dense()``.
-        learns_preconditioner: which of both.
-        step_size: h if it was given, else None.
-        friction: γ of a kinetic integrator if it was given, else None.
-        kinetic: whether the integrator has velocities.
-        temperature: T; at 0 a direction in which the potential does not rise does no harm.
-        setting: what decides the bias; None if nothing is known of scheme or integrator, and step size and friction
-            are given.
-    """
-
-    target: Target
-    preconditioner: Preconditioner
-    learns_preconditioner: bool
-    step_size: float | None
-    friction: float | None
-    kinetic: bool
-    temperature: float
-    setting: Setting | None
+    state: Any = mcmc.last_state
+    if state is None:
+        raise ValueError("mcmc has no state yet: call mcmc.run(key, ...) or mcmc.warmup(key, ...) first.")
+    if not isinstance(state, SGState) or not state.tuning:
+        raise ValueError("Nothing was tuned in this run: step size and preconditioner were given.")
+    report, width = state.tuning.report, max(map(len, _LINES.values()))
+    rows = []
+    for name, label in _LINES.items():
+        values = np.ravel(getattr(report, name))
+        if np.isfinite(values).any() and (name != "restarted" or values.any()):
+            rows.append(f"{label:<{width}}  " + "  ".join(f"{value:>9.3g}" for value in values))
+    return "\n".join(rows)

@@ -25,8 +25,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from sgworld_numpyro._orders import MEMORYLESS
 from sgworld_numpyro.linear_gaussian import KINETIC, gaussian_mean, stationary_moments
+from sgworld_numpyro.linear_gaussian.orders import MEMORYLESS
 from sgworld_numpyro.tuning.curvature import Rates
 
 # Beyond these times a step, in units of 1/λ and 1/√λ, other posteriors than Gaussians are sampled badly.

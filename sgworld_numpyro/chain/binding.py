@@ -1,0 +1,216 @@
+"""A kernel bound to the arguments of one run: what is found out about them once, and the data it holds."""
+
+import threading
+import zlib
+from collections.abc import Callable, Hashable
+from functools import cached_property, partial, wraps
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.mcmc import MCMC
+from numpyro.infer.util import find_valid_initial_params, potential_energy, unconstrain_fn
+from numpyro.util import is_prng_key
+
+from sgworld_numpyro.chain.engine import Engine
+from sgworld_numpyro.chain.held_data import HeldData, holdable, is_traced, warn_if_baked
+from sgworld_numpyro.model.handlers import HostArray, as_jax_array, as_numeric, is_numeric_array
+from sgworld_numpyro.model.target import Arguments, Slot
+from sgworld_numpyro.subsampling import ContiguousScheme
+
+# What runs once takes longer to compile than to run: a third of that is saved so.
+_QUICKLY = {"xla_backend_optimization_level": 0}
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# NumPyro's stack of handlers is one for all threads: two that ran models at once would meddle with each other's.
+_TRACING = threading.RLock()
+# By which checksums of its arrays what an MCMC keeps compiled was made.
+_COMPILED_ON: WeakKeyDictionary[MCMC, dict[int, int]] = WeakKeyDictionary()
+
+
+def one_thread_at_a_time(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that runs models, or changes what threads share, made to wait for others such."""
+
+    @wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _TRACING:
+            return function(*args, **kwargs)
+
+    return alone
+
+
+class Binding:
+    """An engine and the arguments that it runs on.
+
+    Args:
+        engine: what advances the chain.
+        arguments: the model's arguments.
+        hold: whether large arrays can be held; not in a trace, such as that of ``pmap``.
+        sums: checksums of the arguments, if they are compared later.
+    """
+
+    def __init__(self, engine: Engine, arguments: Arguments, hold: bool, sums: dict[int, int] | None = None):
+        self.engine = engine
+        self.sums = sums
+        self.arguments = arguments
+        self.hold = hold
+        self.checked = False  # whether minibatches were found to estimate the whole
+        self.runs_on_minibatches_only = False
+        self._data = HeldData()
+        self._signature = signature(arguments)
+        self._cached: dict[Any, Callable] = {}
+        if not engine.target.abstract:
+            warn_if_baked(arguments.leaves, "The model looks at its data's values: compute them outside")
+        elif not hold:
+            warn_if_baked(arguments.leaves, "Run the chains with chain_method='vectorized'")
+        if hold:
+            self._hold()
+
+    def _hold(self):
+        target, scheme = self.engine.target, self.engine.subsampling
+        for slot in target.slots:
+            if not isinstance(scheme, ContiguousScheme):
+                break
+            leaf = self.arguments.leaves[slot.leaf]
+            plate = target.plate(slot.plate)
+            # A pool of batches that repeats the data many times is gathered instead.
+            if not is_traced(leaf) and scheme.period(plate) * plate.batch_size <= 2 * plate.size:
+                order = np.asarray(scheme.layout(plate))
+                self._data.hold((id(leaf), slot), np.take(np.asarray(leaf), order, slot.axis))
+        for leaf in self.arguments.leaves:
+            if target.abstract and holdable(leaf):
+                self._data.hold(id(leaf), leaf)
+
+    def fits(self, arguments: Arguments) -> bool:
+        """Whether arguments are the same but for the values of their arrays."""
+        return signature(arguments) == self._signature
+
+    def is_of(self, arguments: Arguments) -> bool:
+        """Whether arguments are the very same objects."""
+        mine, theirs = self.arguments.leaves, arguments.leaves
+        return self.fits(arguments) and all(a is b for a, b in zip(mine, theirs, strict=True))
+
+    @cached_property
+    def constrained(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of one draw's constrained values and deterministic sites."""
+        target = self.engine.target
+        one = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in target.prototype.items()}
+        return jax.eval_shape(lambda z: target.constrain(z, self.read(self.arguments)[0]), one)
+
+    def read(self, arguments: Arguments) -> tuple[Arguments, dict[Slot, Array]]:
+        """Arguments with held arrays in place, and the reordered arrays of a contiguous scheme.
+
+        To be called inside the compiled function that uses them.
+        """
+        arrays = {}
+        for number in arguments.arrays:
+            leaf = arguments.leaves[number]
+            held = self._data.read(id(leaf))
+            # A model that looks at its data's values must get them so: JAX's are not known in a trace.
+            as_known = as_jax_array if self.engine.target.abstract else HostArray.of
+            arrays[number] = as_known(leaf) if held is None else held
+        reordered = {
+            slot: array
+            for slot in self.engine.target.slots
+            if (array := self._data.read((id(arguments.leaves[slot.leaf]), slot))) is not None
+        }
+        return arguments.with_arrays(arrays), reordered
+
+    def compiled(self, name: str, function: Callable, arguments: Arguments, once: bool = False) -> Callable:
+        """``function(arguments, *inputs)`` on these arguments, compiled once if they are those of the binding.
+
+        Args:
+            name: of what is compiled, to find it again.
+            function: what to compile.
+            arguments: the model's arguments.
+            once: whether it will be called a time or two, outside of any other compilation.
+        """
+
+        def on_arguments(*inputs):
+            return function(self.read(arguments)[0], *inputs)
+
+        if not self.is_of(arguments):
+            return on_arguments
+        if name not in self._cached:
+            self._cached[name] = jax.jit(on_arguments, compiler_options=_QUICKLY if once else None)
+        return self._cached[name]
+
+
+def signature(arguments: Arguments) -> tuple:
+    """What two sets of arguments must share to be traced alike."""
+
+    def of(leaf):
+        if is_numeric_array(leaf):
+            return leaf.shape, str(leaf.dtype)
+        # what is compared element by element, such as a table of pandas, is the same only if it is the very same
+        return leaf if isinstance(leaf, Hashable) and not hasattr(leaf, "__array__") else id(leaf)
+
+    # Doubles are kept or cut to floats by a switch that may be turned between two runs.
+    return arguments.treedef, jnp.result_type(float), tuple(of(leaf) for leaf in arguments.leaves)
+
+
+def checksums(arguments: Arguments) -> dict[int, int]:
+    """Of what can be changed in place, which no cache would notice, by ``id``: all data but JAX's. 0.5 ms per MiB."""
+    data = ((id(leaf), as_numeric(leaf)) for leaf in arguments.leaves if not isinstance(leaf, jax.Array))
+    return {name: _checksum(array) for name, array in data if is_numeric_array(array)}
+
+
+def _checksum(array):
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def forget_if_changed(mcmc: MCMC, sums: dict[int, int]) -> None:
+    """Have ``MCMC``, which knows arrays by their ``id``, compile again for those that were changed in place."""
+    made_on = _COMPILED_ON.setdefault(mcmc, {})
+    if any(made_on.get(name, value) != value for name, value in sums.items()):
+        mcmc._cache.clear()
+        made_on.clear()
+    made_on.update(sums)
+
+
+def initial_values(engine: Engine, init_strategy: Callable, arguments: Arguments, key: Array, given):
+    """Unconstrained initial values by site, and whether potential and gradient are finite there.
+
+    Args:
+        engine: whose target is to be initialised.
+        init_strategy: one of NumPyro's.
+        arguments: the model's arguments.
+        key: one key, or one a chain.
+        given: values to use as they are, some or all sites; chains along the first axis if there are several
+            keys. Unconstrained, but constrained if they come from an enclosing ``Gibbs``.
+    """
+    target = engine.target
+    args, kwargs = arguments.unflatten()
+    model = target.at(arguments, target.first_rows())
+    if given and GIBBS_SITES_KWARG in kwargs:
+        given = unconstrain_fn(model, args, kwargs, given)
+    if given and set(given) == set(target.prototype):
+        return _cast(given, target), _finite_at(model, args, kwargs, given, key)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), target.prototype)
+    (values, _, _), valid = find_valid_initial_params(
+        key,
+        model,
+        init_strategy=init_strategy,
+        model_args=args,
+        model_kwargs=kwargs,
+        prototype_params=zeros,
+    )
+    return _cast({**values, **(given or {})}, target), valid
+
+
+def _cast(values, target):
+    return {name: jnp.asarray(values[name], leaf.dtype) for name, leaf in target.prototype.items()}
+
+
+def _finite_at(model, args, kwargs, values, key):
+    def finite(values):
+        energy, gradient = jax.value_and_grad(partial(potential_energy, model, args, kwargs))(values)
+        return jnp.isfinite(energy) & jnp.all(jnp.isfinite(ravel_pytree(gradient)[0]))
+
+    return finite(values) if is_prng_key(key) else jax.vmap(finite)(values)

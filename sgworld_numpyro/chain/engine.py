@@ -1,0 +1,224 @@
+"""The loop over minibatches.
+
+Row numbers and noise are drawn for blocks of steps ahead of the inner loop: what one operation does for a
+thousand steps costs a thousandth of its dispatch each, which decides the speed of small models. Since all
+randomness is a function of the step's number, the chain does not depend on how it is cut into blocks.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax, random
+from jaxtyping import Float, Int
+
+from sgworld_numpyro.gradients import Anchor, GradientEstimator
+from sgworld_numpyro.integrators import Integrator
+from sgworld_numpyro.model.target import Arguments, Slot, Target
+from sgworld_numpyro.preconditioners import Preconditioner
+from sgworld_numpyro.randomness.counter_rng import padded, seed_words
+from sgworld_numpyro.randomness.noise import noise_block
+from sgworld_numpyro.schedules import Schedule
+from sgworld_numpyro.subsampling import ContiguousScheme, Plate, SubsamplingScheme
+
+# What may be drawn ahead for a block: a loop over blocks is slower than one long block, even one beyond the cache.
+BLOCK_BYTES = 2**25
+# Longer noise vectors are drawn at their step: written and read back, they would cost more than the dispatch.
+NOISE_AHEAD_BYTES = 2**14
+# Rows of minibatches up to this size are gathered for the whole block at once.
+GATHER_AHEAD_BYTES = 2**11
+# The last number of steps that 32-bit counters are trusted with; then the streams are renewed.
+MAX_STEPS = 2**30
+
+
+class Chain(NamedTuple):
+    """What one call of the engine advances."""
+
+    position: Float[Array, "dim"]
+    integrator_state: Any
+    step_size: Float[Array, ""]
+    energy: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a chain advances; everything but its state and its data."""
+
+    target: Target
+    subsampling: SubsamplingScheme
+    integrator: Integrator
+    gradient: GradientEstimator
+    preconditioner: Preconditioner
+    temperature: float
+    schedule: Schedule | None
+    steps: int
+    anchor: Anchor | None = None
+
+    def advance(
+        self,
+        chain: Chain,
+        sample: Int[Array, ""],
+        shuffle_key: Array,
+        noise_key: Array,
+        arguments: Arguments,
+        reordered: dict[Slot, Array],
+        chains: int = 1,
+    ) -> Chain:
+        """Take ``steps`` steps; the returned energy is the mean over them.
+
+        Args:
+            chain: where to start.
+            sample: how many times the chain has been advanced before.
+            shuffle_key: key of the subsampling.
+            noise_key: key of the noise.
+            arguments: the model's arguments.
+            reordered: slots' arrays stored in the order of a contiguous scheme.
+            chains: how many chains run side by side, which share the cache.
+        """
+        start, keys, noise_key = self.streams(sample, shuffle_key, noise_key)
+        seed = seed_words(noise_key)
+        # Saturates instead of overflowing: a schedule is constant after two billion steps.
+        taken = jnp.minimum(sample, (2**31 - 1) // self.steps - 1) * self.steps
+
+        def block(chain, offset, length):
+            ahead = self._draw_ahead(start + offset, taken + offset, length, keys, seed, arguments, reordered)
+            carry = (chain.position, chain.integrator_state, chain.step_size)
+
+            def step(carry, now):
+                return self._step(carry, now, seed, arguments, reordered)
+
+            (position, state, step_size), energies = lax.scan(step, carry, ahead)
+            return Chain(position, state, step_size, chain.energy + jnp.sum(energies) / self.steps)
+
+        length = self._block_length(arguments, reordered, chains)
+        blocks, rest = divmod(self.steps, length)
+        chain = chain._replace(energy=jnp.zeros_like(chain.energy))
+        if blocks > 1:
+            offsets = length * jnp.arange(blocks, dtype=jnp.int32)
+            chain, _ = lax.scan(lambda c, offset: (block(c, offset, length), None), chain, offsets)
+        else:
+            chain = block(chain, jnp.int32(0), length)
+        return block(chain, jnp.int32(blocks * length), rest) if rest else chain
+
+    def streams(self, sample: Int[Array, ""], shuffle_key: Array, noise_key: Array):
+        """The first step of a sample, the key of each plate's rows, and that of the noise."""
+        per_renewal = self._samples_per_renewal()
+        renewal, start = sample // per_renewal, (sample % per_renewal) * self.steps
+        plates = len(self.target.plates)
+        # One stream for each plate and one for the noise, new ones at every renewal.
+        parents = jnp.stack([shuffle_key] * plates + [noise_key])
+        streams = jax.vmap(random.fold_in)(parents, renewal * (plates + 1) + jnp.arange(plates + 1))
+        keys = {plate.name: key for plate, key in zip(self.target.plates, streams[:-1], strict=True)}
+        return start, keys, streams[-1]
+
+    def _step(self, carry, now, seed, arguments, reordered):
+        position, state, step_size = carry
+        rows, batches = dict(now["rows"]), dict(now["batches"])
+        if self.schedule is not None:
+            step_size = now["step_size"]
+        noise = now["noise"]
+        if noise is None and self.temperature > 0:
+            noise = self._noise(seed, now["step"][None], position.size, position.dtype)[0]
+        for slot in self.target.slots:
+            if slot in batches:
+                continue
+            array = reordered.get(slot)
+            if array is None:
+                batches[slot] = self.target.take(slot, arguments.leaves[slot.leaf], rows[slot.plate])
+            else:
+                size = self.target.plate(slot.plate).batch_size
+                first = now["numbers"][slot.plate] * size
+                batches[slot] = lax.dynamic_slice_in_dim(array, first, size, slot.axis)
+        for plate in self.target.plates:  # nobody uses these, but the plate must have its shape
+            rows.setdefault(plate.name, jnp.zeros(rows_a_step(self.subsampling, plate), jnp.int32))
+
+        def potential(x):
+            energy = self.target.potential(self.target.unravel(x), arguments, rows, batches)
+            return energy.astype(x.dtype)
+
+        gradient = self.gradient(potential, self.anchor)
+        position, state, energy = self.integrator.step(
+            gradient, position, state, noise, step_size, self.temperature, self.preconditioner
+        )
+        return (position, state, step_size), energy
+
+    def _draw_ahead(self, start, taken, length, keys, seed, arguments, reordered):
+        """Everything random, and what depends on it alone, for ``length`` steps from ``start``."""
+        steps = start + jnp.arange(length, dtype=jnp.int32)
+        ahead: dict[str, Any] = {"rows": {}, "batches": {}, "numbers": {}, "noise": None, "step": steps}
+        contiguous = {slot.plate for slot in reordered}
+        for plate in self.target.plates:
+            slots = [slot for slot in self.target.slots if slot.plate == plate.name]
+            if plate.name in contiguous and isinstance(self.subsampling, ContiguousScheme):
+                numbers = self.subsampling.batch_numbers(keys[plate.name], start, length, plate)
+                ahead["numbers"][plate.name] = numbers
+            late = [s for s in slots if s not in reordered and not self._gathers_ahead(s, arguments)]
+            if plate.name not in contiguous or self.target.uses_rows or late:
+                rows = self.subsampling.indices(keys[plate.name], start, length, plate)
+                if self.target.uses_rows or late:
+                    ahead["rows"][plate.name] = rows
+                for slot in slots:
+                    if slot not in reordered and slot not in late:
+                        take = jax.vmap(lambda r, s=slot: self.target.take(s, arguments.leaves[s.leaf], r))
+                        ahead["batches"][slot] = take(rows)
+        if self.temperature > 0 and self._noise_bytes() <= NOISE_AHEAD_BYTES:
+            ahead["noise"] = self._noise(seed, steps, self.target.dim, self.target.dtype)
+        if self.schedule is not None:
+            sizes = jax.vmap(self.schedule)(taken + jnp.arange(length, dtype=jnp.int32))
+            ahead["step_size"] = sizes.astype(self.target.dtype)
+        return ahead
+
+    def _noise(self, seed, steps, dim, dtype):
+        return noise_block(self.integrator.noise, seed, steps, self.integrator.noise_vectors, dim, dtype)
+
+    def _gathers_ahead(self, slot, arguments):
+        return self._row_bytes(slot, arguments) <= GATHER_AHEAD_BYTES
+
+    def _row_bytes(self, slot, arguments):
+        array = arguments.leaves[slot.leaf]
+        plate = self.target.plate(slot.plate)
+        return array.size // plate.size * rows_a_step(self.subsampling, plate) * array.dtype.itemsize
+
+    def _noise_bytes(self):
+        return self.integrator.noise_vectors * self.target.dim * jnp.dtype(self.target.dtype).itemsize
+
+    def _block_length(self, arguments, reordered, chains):
+        noise = self._noise_bytes()
+        bytes_per_step = 16 + (noise if noise <= NOISE_AHEAD_BYTES else 0)
+        bytes_per_step += sum(4 * rows_a_step(self.subsampling, plate) for plate in self.target.plates)
+        for slot in self.target.slots:
+            if slot not in reordered and self._gathers_ahead(slot, arguments):
+                bytes_per_step += self._row_bytes(slot, arguments)
+        longest = max(1, min(self.steps, BLOCK_BYTES // (bytes_per_step * chains)))
+        # A divisor of the steps leaves no rest to be compiled apart; whole vectors leave no idle lanes.
+        divisors = [n for n in range(-(-longest // 4), longest + 1) if self.steps % n == 0]
+        return min(divisors, key=lambda n: (padded(n) / n, -n), default=longest)
+
+    def _samples_per_renewal(self):
+        """How many samples fit the counters, and end where a period of the scheme ends."""
+        period = math.lcm(*(self.subsampling.period(plate) for plate in self.target.plates))
+        cycle = math.lcm(period, self.steps)
+        longest = MAX_STEPS - MAX_STEPS % cycle if cycle <= MAX_STEPS else MAX_STEPS
+        return max(1, longest // self.steps)
+
+
+def steps_per_pass(scheme: SubsamplingScheme, plates: Sequence[Plate]) -> int:
+    """The default number of steps a sample: one period of the scheme, or one pass if batches are independent.
+
+    Draws at period ends are stroboscopic, where reshuffled schemes are least biased. If the batch size and the
+    number of rows have few common factors, a period can take very many passes; beyond eight the default is one pass,
+    rounded up to whole steps.
+    """
+    period = math.lcm(*(scheme.period(plate) for plate in plates))
+    one_pass = max(plate.batches for plate in plates)
+    if period == 1:
+        return 1 if all(rows_a_step(scheme, plate) == plate.size for plate in plates) else one_pass
+    return period if period <= 8 * one_pass else one_pass
+
+
+def rows_a_step(scheme: SubsamplingScheme, plate: Plate) -> int:
+    """How many rows a step takes: the plate's batch size, but all rows for ``FullBatch``."""
+    return jax.eval_shape(lambda: scheme.indices(random.key(0), jnp.int32(0), 1, plate)).shape[1]

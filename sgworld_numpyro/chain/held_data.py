@@ -1,0 +1,66 @@
+"""Data held for compiled functions as arguments, never as constants.
+
+NumPyro's ``MCMC`` closes over the model's arguments, and JAX compiles what is closed over into the executable:
+180 MiB of data cost some 3 s a compilation and twice their size in memory, at every run. A ``jax.Ref`` that is
+closed over is passed as an argument instead. That has its own price, so small arrays stay constants: each call is
+60 µs slower, and the first compilation is done twice (what comes back from a function with a ``Ref`` is tied to
+its device, which the first call's arguments were not).
+"""
+
+import warnings
+from collections.abc import Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from numpyro.util import _is_under_jax_transform
+
+from sgworld_numpyro.model.handlers import is_numeric_array
+
+HOLD_BYTES = 2**25
+WARN_BYTES = 2**26
+
+
+def is_traced(leaf) -> bool:
+    """Whether ``leaf`` is an array whose values are not known yet."""
+    return isinstance(leaf, jax.core.Tracer)
+
+
+def in_a_trace() -> bool:
+    """Whether JAX is tracing: what is made now has no value, and must not outlive the trace."""
+    return _is_under_jax_transform()
+
+
+class HeldData:
+    """Large arrays, to be read inside compiled functions."""
+
+    def __init__(self):
+        self._places: dict[Hashable, Any] = {}
+
+    def hold(self, name: Hashable, array) -> None:
+        """Keep an array under a name, in a ``Ref`` if it is large."""
+        array = jnp.asarray(array)
+        self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES else array
+
+    def read(self, name: Hashable) -> Array | None:
+        """The array of that name, or None. To be called inside the compiled function."""
+        place = self._places.get(name)
+        return place[...] if isinstance(place, jax.Ref) else place
+
+
+def holdable(leaf) -> bool:
+    """Whether an argument of the model is an array that is worth a ``Ref``."""
+    return is_numeric_array(leaf) and not is_traced(leaf) and leaf.nbytes >= HOLD_BYTES
+
+
+def warn_if_baked(leaves, remedy: str) -> None:
+    """Say that large data will be compiled into the executable, and how to prevent it."""
+    size = sum(leaf.nbytes for leaf in leaves if holdable(leaf))
+    if size >= WARN_BYTES and not getattr(jax.config, "jax_use_simplified_jaxpr_constants", False):
+        warnings.warn(
+            f"{size / 2**20:.0f} MiB of data will be compiled into the executable, which costs seconds and twice "
+            f"that memory at every compilation. {remedy}, or set JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS=true in the "
+            "environment before jax is imported.",
+            stacklevel=3,
+        )

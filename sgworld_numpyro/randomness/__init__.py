@@ -1,0 +1,1 @@
+"""Randomness as a function of a key and a counter."""

@@ -1,0 +1,1 @@
+"""What a finished run says: draws with settings, log-likelihoods, averages, predictions."""

@@ -1,0 +1,139 @@
+"""Log-likelihood of each row at each draw, a block of rows at a time."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax, random
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer.initialization import init_to_sample
+
+from sgworld_numpyro.model.blocks import BLOCK_ROWS
+from sgworld_numpyro.model.handlers import FullDataModel, at_rows, full_data
+from sgworld_numpyro.model.target import Arguments, Target
+
+MAX_BYTES = 2**31
+
+
+def chosen_rows(target: Target, rows: Any) -> dict[str, np.ndarray]:
+    """Row numbers by plate, in ascending order, of what ``log_likelihood`` of ``to_inference_data`` was given.
+
+    Raises:
+        ValueError: for rows that the plates do not have, numbers that repeat, or that could be of several plates.
+    """
+    every: dict[str, Any] = {plate.name: np.arange(plate.size) for plate in target.plates}
+    if rows is True:
+        return every
+    if target.whole:
+        raise ValueError(f"log_likelihood={rows!r}: the model has no subsampled plate to take rows of; want True.")
+    if not isinstance(rows, Mapping):
+        if len(every) > 1:
+            raise ValueError(
+                f"log_likelihood={rows!r} does not say of which plate these rows are; want a dictionary by plate, "
+                f"of {', '.join(every)}."
+            )
+        rows = {next(iter(every)): rows}
+    for name, numbers in rows.items():
+        if name not in every:
+            raise ValueError(f"no subsampled plate {name!r}; the model has {', '.join(every)}.")
+        found, size = np.asarray(numbers), len(every[name])
+        if found.ndim != 1 or found.dtype.kind not in "iu" or found.size == 0:
+            raise ValueError(f"rows of {name!r} must be a list of whole numbers; they are {numbers!r}.")
+        if found.min() < 0 or found.max() >= size:
+            raise ValueError(f"rows of {name!r} go from {found.min()} to {found.max()}; it has rows 0 to {size - 1}.")
+        every[name] = np.unique(found)  # sorted
+        if len(every[name]) < len(found):
+            raise ValueError(f"rows of {name!r} repeat: {len(found)} numbers, {len(every[name])} of them different.")
+    return every
+
+
+def pointwise_log_likelihood(
+    target: Target, arguments: Arguments, draws: Mapping[str, Array], rows: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Log p(row | draw) in nats, by observed site, without the weight that a minibatch gives its rows.
+
+    Args:
+        target: what is known of the model.
+        arguments: the model's.
+        draws: constrained values by site, of shape (draw, ...).
+        rows: row numbers by plate, in ascending order.
+
+    Returns:
+        Arrays (draw, ...), the rows along the plates' axes.
+
+    Raises:
+        ValueError: if they would take more than 2 GiB.
+    """
+    longest = max(rows, key=lambda name: len(rows[name]))
+    count = len(rows[longest])
+    length = min(BLOCK_ROWS, count)
+
+    def at_draw(values, numbers, arrays):
+        args, kwargs = arguments.with_arrays(arrays).unflatten()
+        chosen = {**{k: jnp.asarray(v) for k, v in rows.items()}, longest: numbers}
+        model = full_data(target.model) if target.whole else at_rows(target.model, chosen)
+        sites = trace(substitute(seed(model, random.key(0)), values)).get_trace(*args, **kwargs)
+        observed = {name: s for name, s in sites.items() if s["type"] == "sample" and s["is_observed"]}
+        axes.update({name: _axis(site, longest, len(numbers)) for name, site in observed.items()})
+        return {name: site["fn"].log_prob(site["value"]) for name, site in observed.items()}
+
+    # as arguments of the compiled function; a model that looks at its data's values must have them as they are
+    data = {number: jnp.asarray(arguments.leaves[number]) for number in arguments.arrays} if target.abstract else {}
+    axes: dict[str, int | None] = {}
+    one = {name: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for name, v in draws.items()}
+    shapes = jax.eval_shape(at_draw, one, jax.ShapeDtypeStruct((length,), jnp.int32), data)
+    number = len(next(iter(draws.values())))
+    size = sum(
+        number * leaf.size * leaf.dtype.itemsize * (count / length if axes[name] is not None else 1)
+        for name, leaf in shapes.items()
+    )
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"the log-likelihood of {count} rows at {number} draws takes {size / 2**30:.1f} GiB; name some rows, "
+            "log_likelihood=range(0, N, 100), or thin the draws."
+        )
+    block = jax.jit(lambda draws, *others: lax.map(lambda values: at_draw(values, *others), draws))
+    parts = []
+    for start in range(0, count, length):
+        numbers = rows[longest][start : start + length]
+        padded = np.resize(numbers, length)  # one shape, one compilation
+        found = jax.device_get(block(draws, jnp.asarray(padded, jnp.int32), data))
+        parts.append({name: _cut(array, axes[name], len(numbers)) for name, array in found.items()})
+    return {
+        name: parts[0][name] if axis is None else np.concatenate([part[name] for part in parts], axis)
+        for name, axis in axes.items()
+    }
+
+
+def _axis(site, plate, length):
+    """The axis of a plate, from the right, in a site's log probabilities; None if the site is not inside."""
+    frames = site["cond_indep_stack"]
+    return next((frame.dim for frame in frames if frame.name == plate and frame.size == length), None)
+
+
+def _cut(array, axis, length):
+    return array if axis is None else np.take(array, np.arange(length), axis)
+
+
+def dims_of(target: Target, arguments: Arguments) -> dict[str, list[str]]:
+    """Names of the dimensions of sites inside plates, by site: the plates', with events' left to ArviZ.
+
+    Deterministic sites are left out, of which nobody knows which dimensions are a plate's.
+    """
+    args, kwargs = arguments.unflatten()
+    found = {}
+
+    def look():
+        model = seed(FullDataModel(target.model), random.key(0))
+        found.update(trace(substitute(model, substitute_fn=init_to_sample)).get_trace(*args, **kwargs))
+
+    jax.eval_shape(look) if target.abstract else look()
+    dims = {}
+    for name, site in found.items():
+        plates = {frame.dim: frame.name for frame in site.get("cond_indep_stack", ())}
+        if site["type"] == "sample" and plates:
+            batch = np.ndim(site["value"]) - site["fn"].event_dim
+            dims[name] = [plates.get(axis - batch, f"{name}_dim_{axis}") for axis in range(batch)]
+    return dims
