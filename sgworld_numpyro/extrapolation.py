@@ -5,7 +5,6 @@ kernel tunes is tuned once, for the first run; the second halves that step and k
 """
 
 import json
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -15,11 +14,12 @@ from jax import Array, lax, random
 from jaxtyping import Float
 from scipy.special import stdtr
 
-from sgworld_numpyro.chain.engine import Engine, rows_a_step
+from sgworld_numpyro.chain.settings import Settings
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.integrators import is_kinetic
 from sgworld_numpyro.kernel import StochasticGradientKernel
 from sgworld_numpyro.linear_gaussian import INTEGRATORS
+from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.tuning import name_of
 
 MIN_CHAINS = 8  # of which a standard error is known to a quarter
@@ -172,10 +172,9 @@ def extrapolate(
     """
     _check(kernel, num_warmup, num_samples, num_chains, order)
     state = kernel.init(random.split(rng_key, num_chains), num_warmup, init_params, args, kwargs)
-    assert kernel._binding is not None
-    engine = kernel._binding.engine
-    _check_whole_periods(engine)
-    order = _order_of(engine) if order is None else order
+    settings = kernel.settings(args, kwargs)
+    _check_settings(settings)
+    order = _order_of(settings) if order is None else order
     moments_from = _moments_from(kernel, num_warmup, num_samples, args, kwargs)
     states = state, _halved(state)
     moments = [moments_from(start, each) for start, each in zip(states, (1, 2), strict=True)]
@@ -187,7 +186,7 @@ def extrapolate(
     mean_moved, variance_moved = _moved(means.mean(1), means), _moved(variance, about)
     return Extrapolation(
         step_sizes=np.array([_step_size(start) for start in states]),
-        names=_names(engine),
+        names=_names(settings.target),
         mean=means.mean(1),
         mean_error=_error(means),
         variance=variance,
@@ -201,7 +200,7 @@ def extrapolate(
         p_value=_bonferroni(np.concatenate([mean_moved, variance_moved]), num_chains - 1),
         order=order,
         num_chains=num_chains,
-        gradients=num_chains * (num_warmup + num_samples) * engine.steps * 3,
+        gradients=num_chains * (num_warmup + num_samples) * settings.steps_per_sample * 3,
     )
 
 
@@ -217,44 +216,40 @@ def _check(kernel, num_warmup, num_samples, num_chains, order):
         raise ValueError(f"num_warmup={num_warmup}, num_samples={num_samples}; want 0 and 2 at least.")
     if order is not None and not order > 0:
         raise ValueError(f"order={order} must be positive: the bias is taken to go as h to that power; 1 or 2.")
-    if callable(kernel._step_size):
+
+
+def _check_settings(settings: Settings) -> None:
+    if callable(settings.step_size):
         raise ValueError(
-            f"extrapolate wants one step size, which it halves, but the kernel has the schedule {kernel._step_size!r}: "
-            "give it a number, step_size=h, or leave it out to have it tuned."
+            "extrapolate wants one step size, which it halves, but the kernel has the schedule "
+            f"{settings.step_size!r}: give it a number, step_size=h, or leave it out to have it tuned."
         )
-    if kernel._temperature == 0:
+    if settings.temperature == 0:
         raise ValueError(
             "At temperature 0 all spread of the draws is due to the step size: there is no posterior to tend to. "
             "Use a temperature, as SGLD and SGWORLD do."
         )
-
-
-def _check_whole_periods(engine: Engine) -> None:
-    period = _period(engine)
-    if engine.steps % period:
+    steps, period = settings.steps_per_sample, settings.period
+    if steps % period:
         raise ValueError(
-            f"steps_per_sample={engine.steps} is no multiple of the scheme's period of {period} steps: at h and h/2 "
+            f"steps_per_sample={steps} is no multiple of the scheme's period of {period} steps: at h and h/2 "
             f"draws would lie at different phases of it. Use steps_per_sample={period}, or a batch size that divides "
             "the number of rows, which makes the period one pass."
         )
 
 
-def _period(engine):
-    return math.lcm(*(engine.subsampling.period(plate) for plate in engine.target.plates))
-
-
-def _order_of(engine: Engine) -> int:
-    integrator, scheme, plates = name_of(engine.integrator), engine.subsampling, engine.target.plates
+def _order_of(settings: Settings) -> int:
+    integrator, scheme, plates = name_of(settings.integrator), settings.subsampling, settings.plates
     if integrator not in INTEGRATORS:
         raise ValueError(
-            f"The order in h of the bias of integrator={engine.integrator!r} is not known; give order=1 or order=2."
+            f"The order in h of the bias of integrator={settings.integrator!r} is not known; give order=1 or order=2."
         )
     if integrator == "euler_maruyama":
         return 1
-    all_rows = all(rows_a_step(scheme, plate) == plate.size for plate in plates)
+    all_rows = all(plate.batch_size == plate.size for plate in plates)
     if all_rows and name_of(scheme) != "with_replacement":
         return 2
-    return 2 if is_kinetic(engine.integrator) and _period(engine) > 1 else 1
+    return 2 if is_kinetic(settings.integrator) and settings.period > 1 else 1
 
 
 def _halved(state: SGState) -> SGState:
@@ -321,11 +316,11 @@ def _bonferroni(t, freedom):
     return min(1.0, len(t) * 2 * float(stdtr(freedom, -abs(t).max())))
 
 
-def _names(engine: Engine) -> tuple[str, ...]:
+def _names(target: Target) -> tuple[str, ...]:
     def of(name, shape):
         return [f"{name}[{', '.join(map(str, at))}]" for at in np.ndindex(*shape)] if shape else [name]
 
-    prototype = engine.target.prototype
+    prototype = target.prototype
     return tuple(label for name in sorted(prototype) for label in of(name, np.shape(prototype[name])))
 
 

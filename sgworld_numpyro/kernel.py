@@ -6,9 +6,11 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, random
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
@@ -19,20 +21,23 @@ from sgworld_numpyro import options
 from sgworld_numpyro.chain import caller
 from sgworld_numpyro.chain.binding import Binding, checksums, forget_if_changed, one_thread_at_a_time
 from sgworld_numpyro.chain.consistency import DoesNotRunOnAllRows, check_minibatches
+from sgworld_numpyro.chain.data import in_a_trace
 from sgworld_numpyro.chain.divergence import report_from_device
-from sgworld_numpyro.chain.engine import Engine, steps_per_pass
-from sgworld_numpyro.chain.held_data import in_a_trace, is_traced
+from sgworld_numpyro.chain.engine import Engine, rows_a_step, steps_per_pass
 from sgworld_numpyro.chain.kept import Keeping
 from sgworld_numpyro.chain.progress import Progress
+from sgworld_numpyro.chain.settings import Settings
 from sgworld_numpyro.chain.stability import largest_stable_step_size
-from sgworld_numpyro.chain.state import SGState, with_learnt
-from sgworld_numpyro.chain.state import advance as advance_state
-from sgworld_numpyro.chain.state import start as start_state
+from sgworld_numpyro.chain.start import check_initial_state, check_initial_values, check_key, start
+from sgworld_numpyro.chain.state import SGState
+from sgworld_numpyro.chain.thermometer import take_temperature
 from sgworld_numpyro.gradients import GradientEstimator, Minibatch
-from sgworld_numpyro.integrators import EulerMaruyama, Integrator
+from sgworld_numpyro.integrators import EulerMaruyama, Integrator, KineticState
+from sgworld_numpyro.model.arguments import Arguments, check_precision
+from sgworld_numpyro.model.arrays import is_traced
 from sgworld_numpyro.model.handlers import FullDataModel
 from sgworld_numpyro.model.requirements import NotFromMinibatches
-from sgworld_numpyro.model.target import Arguments, Target, inspect_model
+from sgworld_numpyro.model.target import Target, inspect_model
 from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity, Preconditioner
 from sgworld_numpyro.schedules import Schedule
 from sgworld_numpyro.subsampling import FullBatch, RandomReshuffle, SubsamplingScheme, WithReplacement
@@ -59,7 +64,7 @@ class StochasticGradientKernel(MCMCKernel):
         step_size: h of dx = -M ∇U h + √(2hT) M^½ ξ, U in nats, or the time step of a kinetic integrator; a float or
             a schedule, a function of the number of inner steps taken. By default it is tuned before the first
             sample; see ``tuning``.
-        subsampling: which rows each minibatch takes.
+        subsampling: which rows each minibatch takes; by default the class's ``default_subsampling``.
         integrator: how force and noise move the position.
         gradient: the estimate of the full gradient.
         preconditioner: M, in the flat unconstrained coordinates; ``Diagonal()`` and ``Dense()`` are learnt. By
@@ -81,14 +86,16 @@ class StochasticGradientKernel(MCMCKernel):
         TypeError: for a component that does not follow its protocol.
     """
 
+    default_subsampling: ClassVar[SubsamplingScheme] = RandomReshuffle()
+
     def __init__(
         self,
         model: Callable,
         step_size: float | Schedule | None = None,
         *,
-        subsampling: SubsamplingScheme,
-        integrator: Integrator | None = None,
-        gradient: GradientEstimator | None = None,
+        subsampling: SubsamplingScheme | None = None,
+        integrator: Integrator = EulerMaruyama(),
+        gradient: GradientEstimator = Minibatch(),
         preconditioner: Preconditioner | None = None,
         temperature: float = 1.0,
         bias_tolerance: float = 0.02,
@@ -97,15 +104,12 @@ class StochasticGradientKernel(MCMCKernel):
         keep: Callable | None = None,
         average: Callable | None = None,
     ):
+        scheme = self.default_subsampling if subsampling is None else subsampling
         self._model = options.checked_callable("model", model)
         self._step_size = options.checked_step_size(step_size)
-        self._subsampling = options.checked_component("subsampling", subsampling, SubsamplingScheme)
-        self._integrator = options.checked_component(
-            "integrator", EulerMaruyama() if integrator is None else integrator, Integrator
-        )
-        self._gradient = options.checked_component(
-            "gradient", Minibatch() if gradient is None else gradient, GradientEstimator
-        )
+        self._subsampling = options.checked_component("subsampling", scheme, SubsamplingScheme)
+        self._integrator = options.checked_component("integrator", integrator, Integrator)
+        self._gradient = options.checked_component("gradient", gradient, GradientEstimator)
         if preconditioner is None and step_size is not None:
             preconditioner = Identity()
         if preconditioner is not None:
@@ -147,21 +151,21 @@ class StochasticGradientKernel(MCMCKernel):
     @one_thread_at_a_time
     def init(self, rng_key, num_warmup, init_params=None, model_args=(), model_kwargs=None) -> SGState:
         """The state before the first sample, one for each key."""
-        options.check_key(rng_key)
+        check_key(rng_key)
         caller.check_samples(num_warmup)
         arguments = Arguments.of(model_args, model_kwargs)
         binding = self._bind(arguments)
         engine = binding.engine
         batch = () if is_prng_key(rng_key) else (rng_key.shape[0],)
         caller.check_keys(self, batch)
-        options.check_initial_values(init_params, engine.target.prototype, batch)
+        check_initial_values(init_params, engine.target.prototype, batch)
         if callable(self._step_size):
             options.check_schedule(self._step_size, num_warmup * engine.steps)
-        start = partial(start_state, engine, self._init_strategy, self._initial_step_size())
-        state, valid = binding.compiled("start", start, arguments, once=binding.hold)(rng_key, init_params)
+        begin = partial(start, engine, self._init_strategy, self._initial_step_size())
+        state, valid = binding.compiled("start", begin, arguments, once=binding.hold)(rng_key, init_params)
         first = None if is_traced(valid) else state.position.reshape(-1, engine.target.dim)[0]
         if first is not None:
-            options.check_initial_state(valid, first, binding)
+            check_initial_state(valid, first, binding)
         looks = not binding.checked and not any(map(is_traced, arguments.leaves))
         if looks:
             self._check_minibatches(binding, first)
@@ -184,21 +188,24 @@ class StochasticGradientKernel(MCMCKernel):
         binding = self._binding
         if binding is None or not binding.fits(arguments):
             binding = Binding(self._engine(arguments), arguments, hold=False)
-        arguments, reordered = binding.read(arguments)
-        single, tuning = is_prng_key(state.rng_key), state.tuning
+        engine, data = binding.engine.with_learnt(state.tuning), binding.read(arguments)
+        single = is_prng_key(state.rng_key)
         # The counter is the same for all chains; were it batched, it would be recomputed for each.
         i, chains = (state.i, 1) if single else (state.i[0], state.i.shape[0])
         counts = i >= (jnp.ravel(state.kept.warmup)[0] if state.kept else 0)
 
-        def advance(state):  # what was learnt is shared, as one matrix and not one a chain
-            new = advance_state(binding.engine, state._replace(tuning=tuning), i, arguments, reordered, chains)
-            draw = partial(binding.engine.target.constrain, new.z, arguments)
-            return new._replace(tuning=(), kept=self._keeping.after(draw, counts, state.kept))
+        def one_sample(before):
+            after = engine.advance(before, i, data, chains)
+            draw = partial(engine.target.constrain, after.z, data.arguments)
+            return after._replace(
+                thermometer=take_temperature(engine, after, i, data.arguments),
+                kept=self._keeping.after(draw, counts, before.kept),
+            )
 
-        bare = state._replace(tuning=())
-        new = (advance(bare) if single else jax.vmap(advance)(bare))._replace(tuning=tuning)
+        bare = state._replace(tuning=None)  # what was learnt is shared, as one matrix and not one a chain
+        new = (one_sample if single else jax.vmap(one_sample))(bare)._replace(tuning=state.tuning)
         if not (single and caller.progress_bar_reports()):
-            self._report(with_learnt(binding.engine, tuning), state, new, i, arguments)
+            self._report(engine, state, new, i, data.arguments)
         return new
 
     @one_thread_at_a_time
@@ -224,7 +231,9 @@ class StochasticGradientKernel(MCMCKernel):
         target = binding.engine.target
         if target.transforms is not None:
             return partial(transform_fn, target.transforms)
-        return one_thread_at_a_time(lambda z: target.constrain(z, binding.read(arguments)[0], deterministic=False))
+        return one_thread_at_a_time(
+            lambda z: target.constrain(z, binding.read(arguments).arguments, deterministic=False)
+        )
 
     def refresh(self, state: SGState, model_args, model_kwargs) -> SGState:
         """The state itself: nothing in it that the next sample uses depends on the model's arguments."""
@@ -260,8 +269,68 @@ class StochasticGradientKernel(MCMCKernel):
                 for plate in engine.target.plates
             }
 
-        state = state._replace(tuning=())  # which vectorized chains share
+        state = state._replace(tuning=None)  # which vectorized chains share
         return rows(state) if is_prng_key(state.rng_key) else jax.vmap(rows)(state)
+
+    @one_thread_at_a_time
+    def settings(self, model_args=None, model_kwargs=None, state: SGState | None = None) -> Settings:
+        """How this kernel runs: scheme, integrator, N, B, R, steps, temperature.
+
+        Args:
+            model_args: of the model; by default those of the last run.
+            model_kwargs: likewise.
+            state: of a run, for what was tuned before its first sample: step size, friction, preconditioner.
+
+        Raises:
+            RuntimeError: if the model's arguments are not given, and there was no run.
+        """
+        if model_args is not None or model_kwargs is not None:
+            engine = self._bound(Arguments.of(model_args or (), model_kwargs)).engine
+        elif self._binding is not None:
+            engine = self._binding.engine
+        else:
+            raise RuntimeError(
+                "settings knows N and B once the kernel is initialised: run it first, or give model_args."
+            )
+        step_size, friction = self._step_size, getattr(self._integrator, "friction", None)
+        if state is not None:
+            engine = engine.with_learnt(state.tuning)
+            step_size = float(np.max(state.step_size)) if step_size is None else step_size
+            if isinstance(state.integrator_state, KineticState):
+                friction = float(np.min(state.integrator_state.friction))
+        rows = (plate._replace(batch_size=rows_a_step(engine.subsampling, plate)) for plate in engine.target.plates)
+        return Settings(
+            subsampling=engine.subsampling,
+            integrator=engine.integrator,
+            gradient=engine.gradient,
+            preconditioner=engine.preconditioner,
+            step_size=step_size,
+            friction=friction,
+            temperature=self._temperature,
+            bias_tolerance=self._bias_tolerance,
+            steps_per_sample=engine.steps,
+            period=engine.period,
+            plates=tuple(rows),
+            target=engine.target,
+        )
+
+    def __repr__(self):
+        given = {
+            "step_size": self._step_size,
+            "subsampling": self._subsampling,
+            "integrator": self._integrator,
+            "gradient": self._gradient,
+            "preconditioner": self._preconditioner,
+            "temperature": self._temperature,
+            "steps_per_sample": self._steps_per_sample,
+        }
+        shown = [getattr(self._model, "__name__", repr(self._model))]
+        shown += [f"{name}={value!r}" for name, value in given.items() if value is not None]
+        text = f"{type(self).__name__}({', '.join(shown)})"
+        if self._binding is None:
+            return text
+        here = self.settings()
+        return f"{text} on N={here.num_rows} rows, B={here.batch_size}, R={here.batches:g}"
 
     def get_diagnostics_str(self, state: SGState) -> str:
         """Step size, mean potential energy and number of divergences, for the progress bar."""
@@ -288,7 +357,7 @@ class StochasticGradientKernel(MCMCKernel):
         """
         run = caller.run_under_way()
         if self._initialised and run is not None and run.mcmc.sampler is self:
-            options.check_key(run.rng_key)
+            check_key(run.rng_key)
             self._bind(Arguments.of(run.args, run.kwargs))
         return self.sample if self._initialised else None
 
@@ -298,11 +367,9 @@ class StochasticGradientKernel(MCMCKernel):
         return self._of_thread.binding or self._last_binding
 
     def _engine(self, arguments: Arguments) -> Engine:
-        with options.plates_explained(self._model, arguments):
-            target = self._inspect(arguments)
-        options.check_dimension(target)
-        options.check_scheme(self._subsampling, target.plates)
-        options.check_precision(arguments, arguments.names(self._model))
+        target = self._inspect(arguments)
+        options.check_rows_of(self._subsampling, target.plates)
+        check_precision(arguments, arguments.names(self._model))
         return Engine(
             target=target,
             subsampling=self._subsampling,
@@ -356,7 +423,7 @@ class StochasticGradientKernel(MCMCKernel):
     def _nothing_kept(self, binding, num_warmup, batch):
         """Of all chains, before their first draw."""
         if self._keeping == Keeping(None, None):
-            return ()
+            return None
         kept = self._keeping.start(binding.constrained, num_warmup)
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*batch, *leaf.shape)), kept)
 
@@ -385,17 +452,13 @@ class StochasticGradientKernel(MCMCKernel):
         binding = self._binding
         if binding is None:
             return float("nan")
-        start = partial(start_state, binding.engine, self._init_strategy, 1.0)
-        state, _ = binding.compiled("start", start, binding.arguments)(random.key(0), None)
+        begin = partial(start, binding.engine, self._init_strategy, 1.0)
+        state, _ = binding.compiled("start", begin, binding.arguments)(random.key(0), None)
 
         def estimate(arguments, position, tuning):
-            return largest_stable_step_size(with_learnt(binding.engine, tuning), position, arguments)
+            return largest_stable_step_size(binding.engine.with_learnt(tuning), position, arguments)
 
         return binding.compiled("stability", estimate, binding.arguments)(state.position, tuning)
-
-
-def _given(component, default):
-    return default if component is None else component
 
 
 class SGLD(StochasticGradientKernel):
@@ -405,8 +468,7 @@ class SGLD(StochasticGradientKernel):
     ``StochasticGradientKernel``.
     """
 
-    def __init__(self, model, step_size=None, *, subsampling=None, **options):
-        super().__init__(model, step_size, subsampling=_given(subsampling, WithReplacement()), **options)
+    default_subsampling: ClassVar[SubsamplingScheme] = WithReplacement()
 
 
 class SGWORLD(StochasticGradientKernel):
@@ -416,8 +478,7 @@ class SGWORLD(StochasticGradientKernel):
     ``StochasticGradientKernel``.
     """
 
-    def __init__(self, model, step_size=None, *, subsampling=None, **options):
-        super().__init__(model, step_size, subsampling=_given(subsampling, RandomReshuffle()), **options)
+    default_subsampling: ClassVar[SubsamplingScheme] = RandomReshuffle()
 
 
 class SGD(StochasticGradientKernel):
@@ -427,8 +488,37 @@ class SGD(StochasticGradientKernel):
     ``temperature``, which is 0.
     """
 
-    def __init__(self, model, step_size=None, *, subsampling=None, **options):
-        if "temperature" in options:
+    default_subsampling: ClassVar[SubsamplingScheme] = WithReplacement()
+
+    def __init__(
+        self,
+        model: Callable,
+        step_size: float | Schedule | None = None,
+        *,
+        subsampling: SubsamplingScheme | None = None,
+        integrator: Integrator = EulerMaruyama(),
+        gradient: GradientEstimator = Minibatch(),
+        preconditioner: Preconditioner | None = None,
+        temperature: float = 0.0,
+        bias_tolerance: float = 0.02,
+        steps_per_sample: int | None = None,
+        init_strategy: Callable = init_to_uniform,
+        keep: Callable | None = None,
+        average: Callable | None = None,
+    ):
+        if temperature != 0:
             raise TypeError("SGD has temperature 0; for another one use SGLD(model, ..., temperature=T).")
-        scheme = _given(subsampling, WithReplacement())
-        super().__init__(model, step_size, subsampling=scheme, temperature=0.0, **options)
+        super().__init__(
+            model,
+            step_size,
+            subsampling=subsampling,
+            integrator=integrator,
+            gradient=gradient,
+            preconditioner=preconditioner,
+            temperature=0.0,
+            bias_tolerance=bias_tolerance,
+            steps_per_sample=steps_per_sample,
+            init_strategy=init_strategy,
+            keep=keep,
+            average=average,
+        )

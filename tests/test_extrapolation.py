@@ -27,7 +27,7 @@ from sgworld_numpyro import (
 from sgworld_numpyro.extrapolation import Extrapolation, _bonferroni, _order_of, extrapolate
 from sgworld_numpyro.integrators import BAOAB, UBU
 from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moments
-from sgworld_numpyro.model.target import Arguments
+from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.tuning import name_of
 from tests.problems import anisotropic_mean
 

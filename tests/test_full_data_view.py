@@ -13,7 +13,7 @@ from numpyro.infer import MCMC, Predictive, log_likelihood
 
 from benchmarks import workloads
 from sgworld_numpyro import SGWORLD
-from sgworld_numpyro.chain import held_data
+from sgworld_numpyro.chain import data as chain_data
 
 CHAINS, DRAWS = 2, 50
 FIELDS = ("position", "potential_energy", "step_size")
@@ -153,7 +153,7 @@ def test_extra_fields(num_chains, chain_method):
 def test_large_data_are_no_part_of_the_executable():
     """What is lowered for a sample on 40 MiB of data fits in a few hundred kilobytes."""
     workload = workloads.logistic_regression(rows=200_000, dim=52)
-    assert workload.data[0].nbytes > held_data.HOLD_BYTES
+    assert workload.data[0].nbytes > chain_data.HOLD_BYTES
     kernel = SGWORLD(workload.model, 1e-7, steps_per_sample=10)
     state = kernel.init(jax.random.key(0), 0, None, workload.data, {})
     lowered = jax.jit(lambda state: kernel.sample(state, workload.data, {})).lower(state)

@@ -13,8 +13,9 @@ from numpyro.infer import MCMC, DiscreteGibbs, Gibbs
 from test_numpyro_interface import make, samples_of
 
 from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, ModelError
-from sgworld_numpyro.chain import caller, held_data
-from sgworld_numpyro.chain.engine import MAX_STEPS
+from sgworld_numpyro.chain import caller
+from sgworld_numpyro.chain import data as chain_data
+from sgworld_numpyro.chain.engine import LAST_STEP
 
 KEY = jax.random.key(0)
 
@@ -96,14 +97,14 @@ def test_draws_beyond_the_memory_are_told_of_what_is_kept_and_of_extra_fields(mo
         mcmc.run(KEY, X, Y, extra_fields=("position",))
 
 
-@pytest.mark.parametrize("steps", [MAX_STEPS + 1, 2**31, 10**12])
+@pytest.mark.parametrize("steps", [LAST_STEP + 1, 2**31, 10**12])
 def test_steps_that_cannot_be_counted_are_told(steps):
-    with pytest.raises(ValueError, match=f"steps_per_sample={steps} is more.*the largest is {MAX_STEPS}"):
+    with pytest.raises(ValueError, match=f"steps_per_sample={steps} is more.*the largest is {LAST_STEP}"):
         SGWORLD(linear, 1e-3, steps_per_sample=steps)
 
 
 def test_the_most_steps_a_sample_are_taken():
-    kernel = SGWORLD(linear, 1e-3, steps_per_sample=MAX_STEPS)
+    kernel = SGWORLD(linear, 1e-3, steps_per_sample=LAST_STEP)
     state = kernel.init(KEY, 0, None, (X, Y), {})
     jax.eval_shape(lambda state: kernel.sample(state, (X, Y), {}), state)
 
@@ -229,7 +230,7 @@ def test_double_precision_can_be_turned_on_and_off():
 )
 def test_data_changed_in_place_are_seen_with_the_progress_bar(scheme, hold_bytes, num_chains, monkeypatch):
     """NumPyro keeps what it compiled by the ``id`` of the data, and JAX the data themselves as constants."""
-    monkeypatch.setattr(held_data, "HOLD_BYTES", hold_bytes)
+    monkeypatch.setattr(chain_data, "HOLD_BYTES", hold_bytes)
     y, mcmc = Y.copy(), make(descending(scheme), 2, num_chains=num_chains)
     start = START if num_chains == 1 else {"mu": jnp.full(2, 0.5)}
     for _ in range(3):

@@ -21,8 +21,9 @@ from numpyro.infer.util import potential_energy
 from sgworld_numpyro import SGLD, SGWORLD, FullBatch, ModelError, RandomReshuffle
 from sgworld_numpyro.chain.binding import Binding
 from sgworld_numpyro.chain.consistency import check_minibatches
-from sgworld_numpyro.model.handlers import HostArray
-from sgworld_numpyro.model.target import Arguments, inspect_model
+from sgworld_numpyro.model.arguments import Arguments
+from sgworld_numpyro.model.arrays import HostArray
+from sgworld_numpyro.model.target import inspect_model
 
 # A sum of some hundred terms of order 100, rounded to 2**-24 each and added in any order
 FLOAT32 = 1e-5

@@ -30,8 +30,9 @@ from numpyro.infer import MCMC, NUTS, init_to_median, init_to_sample, init_to_un
 from numpyro.infer.util import potential_energy
 
 from sgworld_numpyro import SGD, SGLD, SGWORLD, Cyclic, LeimkuhlerMatthews
-from sgworld_numpyro.chain import held_data
-from sgworld_numpyro.model.target import Arguments, inspect_model
+from sgworld_numpyro.chain import data as chain_data
+from sgworld_numpyro.model.arguments import Arguments
+from sgworld_numpyro.model.target import inspect_model
 
 SIGMAS = 5
 ROOT = Path(__file__).parent
@@ -201,7 +202,7 @@ def test_raw_and_typed_keys_give_the_same_chain(reference):
 @pytest.mark.parametrize("num_chains", [1, 2])
 def test_held_data_are_the_same_data(num_chains, monkeypatch, reference):
     """Above a size, arrays are held apart from the compiled function."""
-    monkeypatch.setattr(held_data, "HOLD_BYTES", 1)
+    monkeypatch.setattr(chain_data, "HOLD_BYTES", 1)
     key = jax.random.key(0) if num_chains == 1 else jax.random.wrap_key_data(np.zeros((2, 2), np.uint32))
     samples = run(SGWORLD(linear, 1e-3), X, Y, num_samples=3, num_chains=num_chains, key=key).get_samples(True)
     np.testing.assert_allclose(samples["w"][0], reference, rtol=FLOAT32)

@@ -17,7 +17,7 @@ from numpyro.infer import MCMC, NUTS, DiscreteGibbs, Gibbs
 
 from benchmarks import workloads
 from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, LeimkuhlerMatthews
-from sgworld_numpyro.chain import held_data
+from sgworld_numpyro.chain import data as chain_data
 
 SIGMAS = 5
 BATCH = 5  # does not divide the number of rows
@@ -273,7 +273,7 @@ def test_one_kernel_on_other_data():
 )
 def test_data_changed_in_place_are_seen_by_the_next_run(scheme, hold_bytes, monkeypatch):
     """As NUTS sees them without the progress bar, which compiles anew at every run."""
-    monkeypatch.setattr(held_data, "HOLD_BYTES", hold_bytes)
+    monkeypatch.setattr(chain_data, "HOLD_BYTES", hold_bytes)
     y = Y.copy()
     mcmc = make(SGD(gaussian_mean, 1e-2, subsampling=scheme, steps_per_sample=1), 2, bar=False)
     for _ in range(2):

@@ -3,24 +3,19 @@
 import threading
 import zlib
 from collections.abc import Callable, Hashable
-from functools import cached_property, partial, wraps
+from functools import cached_property, wraps
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jax.flatten_util import ravel_pytree
-from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.mcmc import MCMC
-from numpyro.infer.util import find_valid_initial_params, potential_energy, unconstrain_fn
-from numpyro.util import is_prng_key
 
+from sgworld_numpyro.chain.data import Data, HeldData, holdable, warn_if_baked
 from sgworld_numpyro.chain.engine import Engine
-from sgworld_numpyro.chain.held_data import HeldData, holdable, is_traced, warn_if_baked
-from sgworld_numpyro.model.handlers import HostArray, as_jax_array, as_numeric, is_numeric_array
-from sgworld_numpyro.model.target import Arguments, Slot
+from sgworld_numpyro.model.arguments import Arguments
+from sgworld_numpyro.model.arrays import HostArray, as_jax_array, as_numeric, is_numeric_array, is_traced
 from sgworld_numpyro.subsampling import ContiguousScheme
 
 # What runs once takes longer to compile than to run: a third of that is saved so.
@@ -101,13 +96,10 @@ class Binding:
         """Shapes of one draw's constrained values and deterministic sites."""
         target = self.engine.target
         one = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in target.prototype.items()}
-        return jax.eval_shape(lambda z: target.constrain(z, self.read(self.arguments)[0]), one)
+        return jax.eval_shape(lambda z: target.constrain(z, self.read(self.arguments).arguments), one)
 
-    def read(self, arguments: Arguments) -> tuple[Arguments, dict[Slot, Array]]:
-        """Arguments with held arrays in place, and the reordered arrays of a contiguous scheme.
-
-        To be called inside the compiled function that uses them.
-        """
+    def read(self, arguments: Arguments) -> Data:
+        """These arguments with held arrays in place. To be called inside the compiled function that uses them."""
         arrays = {}
         for number in arguments.arrays:
             leaf = arguments.leaves[number]
@@ -120,7 +112,7 @@ class Binding:
             for slot in self.engine.target.slots
             if (array := self._data.read((id(arguments.leaves[slot.leaf]), slot))) is not None
         }
-        return arguments.with_arrays(arrays), reordered
+        return Data(arguments.with_arrays(arrays), reordered)
 
     def compiled(self, name: str, function: Callable, arguments: Arguments, once: bool = False) -> Callable:
         """``function(arguments, *inputs)`` on these arguments, compiled once if they are those of the binding.
@@ -133,7 +125,7 @@ class Binding:
         """
 
         def on_arguments(*inputs):
-            return function(self.read(arguments)[0], *inputs)
+            return function(self.read(arguments).arguments, *inputs)
 
         if not self.is_of(arguments):
             return on_arguments
@@ -172,45 +164,3 @@ def forget_if_changed(mcmc: MCMC, sums: dict[int, int]) -> None:
         mcmc._cache.clear()
         made_on.clear()
     made_on.update(sums)
-
-
-def initial_values(engine: Engine, init_strategy: Callable, arguments: Arguments, key: Array, given):
-    """Unconstrained initial values by site, and whether potential and gradient are finite there.
-
-    Args:
-        engine: whose target is to be initialised.
-        init_strategy: one of NumPyro's.
-        arguments: the model's arguments.
-        key: one key, or one a chain.
-        given: values to use as they are, some or all sites; chains along the first axis if there are several
-            keys. Unconstrained, but constrained if they come from an enclosing ``Gibbs``.
-    """
-    target = engine.target
-    args, kwargs = arguments.unflatten()
-    model = target.at(arguments, target.first_rows())
-    if given and GIBBS_SITES_KWARG in kwargs:
-        given = unconstrain_fn(model, args, kwargs, given)
-    if given and set(given) == set(target.prototype):
-        return _cast(given, target), _finite_at(model, args, kwargs, given, key)
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), target.prototype)
-    (values, _, _), valid = find_valid_initial_params(
-        key,
-        model,
-        init_strategy=init_strategy,
-        model_args=args,
-        model_kwargs=kwargs,
-        prototype_params=zeros,
-    )
-    return _cast({**values, **(given or {})}, target), valid
-
-
-def _cast(values, target):
-    return {name: jnp.asarray(values[name], leaf.dtype) for name, leaf in target.prototype.items()}
-
-
-def _finite_at(model, args, kwargs, values, key):
-    def finite(values):
-        energy, gradient = jax.value_and_grad(partial(potential_energy, model, args, kwargs))(values)
-        return jnp.isfinite(energy) & jnp.all(jnp.isfinite(ravel_pytree(gradient)[0]))
-
-    return finite(values) if is_prng_key(key) else jax.vmap(finite)(values)

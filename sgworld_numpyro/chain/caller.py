@@ -2,15 +2,14 @@
 
 import math
 import os
-import sys
-from collections.abc import Callable
-from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from numpyro.infer.mcmc import MCMC
 from numpyro.util import fori_collect, nested_attrgetter
+
+from sgworld_numpyro.model.stack import locals_of
 
 # NumPyro and SGState count samples in 32 bits.
 MAX_SAMPLES = 2**31 - 1
@@ -31,7 +30,7 @@ class Run(NamedTuple):
 
 def run_under_way() -> Run | None:
     """The run that the kernel is called from; None if something else than ``MCMC`` calls it."""
-    here = _locals_of(MCMC._single_chain_mcmc)
+    here = locals_of(MCMC._single_chain_mcmc)
     if here is None:
         return None
     return Run(
@@ -41,13 +40,13 @@ def run_under_way() -> Run | None:
 
 def progress_bar_reports() -> bool:
     """Whether the compilation under way is for a loop that shows ``get_diagnostics_str`` after every sample."""
-    here = _locals_of(fori_collect)
+    here = locals_of(fori_collect)
     return here is not None and bool(here["progbar"]) and here["num_chains"] == 1
 
 
 def check_number_of_chains() -> None:
     """Raise ``ValueError`` if an ``MCMC`` that is being made is to run no chain."""
-    here = _locals_of(MCMC.__init__)
+    here = locals_of(MCMC.__init__)
     if here is None:
         return
     chains = here["num_chains"]
@@ -119,14 +118,6 @@ def check_room(kernel: Any, state: Any, batch: tuple[int, ...], sites: dict[str,
             f"MCMC(..., thinning={every}), keep less of a draw with keep=... or average=... of the kernel, or take "
             f"fewer: num_samples={fits * mcmc.thinning}."
         )
-
-
-def _locals_of(function: Callable) -> dict[str, Any] | None:
-    """The local variables of the innermost call of a function under way."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not function.__code__:
-        frame = frame.f_back
-    return None if frame is None else frame.f_locals
 
 
 def _nbytes(leaf):

@@ -22,9 +22,10 @@ from numpyro.infer.util import compute_log_probs
 
 from sgworld_numpyro.chain.binding import Binding
 from sgworld_numpyro.chain.partition import Partition, partitions
+from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.handlers import at_rows, full_data
 from sgworld_numpyro.model.requirements import ModelError, base_of
-from sgworld_numpyro.model.target import Arguments, Target
+from sgworld_numpyro.model.target import Target
 
 SUM_LENGTH = 512  # terms that are added in the model's precision; these sums are added in double precision
 ROUNDINGS = 100  # by which two sums of the same terms may differ, in units of the last place

@@ -7,17 +7,19 @@ randomness is a function of the step's number, the chain does not depend on how 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
+from sgworld_numpyro.chain.data import Data
+from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.gradients import Anchor, GradientEstimator
 from sgworld_numpyro.integrators import Integrator
-from sgworld_numpyro.model.target import Arguments, Slot, Target
+from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.preconditioners import Preconditioner
 from sgworld_numpyro.randomness.counter_rng import padded, seed_words
 from sgworld_numpyro.randomness.noise import noise_block
@@ -31,16 +33,9 @@ NOISE_AHEAD_BYTES = 2**14
 # Rows of minibatches up to this size are gathered for the whole block at once.
 GATHER_AHEAD_BYTES = 2**11
 # The last number of steps that 32-bit counters are trusted with; then the streams are renewed.
-MAX_STEPS = 2**30
-
-
-class Chain(NamedTuple):
-    """What one call of the engine advances."""
-
-    position: Float[Array, "dim"]
-    integrator_state: Any
-    step_size: Float[Array, ""]
-    energy: Float[Array, ""]
+LAST_STEP = 2**30
+# A period of more passes than these is cut: draws are then at mixed phases of it.
+MAX_PASSES = 8
 
 
 @dataclass(frozen=True)
@@ -57,51 +52,60 @@ class Engine:
     steps: int
     anchor: Anchor | None = None
 
-    def advance(
-        self,
-        chain: Chain,
-        sample: Int[Array, ""],
-        shuffle_key: Array,
-        noise_key: Array,
-        arguments: Arguments,
-        reordered: dict[Slot, Array],
-        chains: int = 1,
-    ) -> Chain:
-        """Take ``steps`` steps; the returned energy is the mean over them.
+    @property
+    def period(self) -> int:
+        """Steps after which the law of the minibatches of all plates repeats."""
+        return period(self.subsampling, self.target.plates)
+
+    def with_learnt(self, tuning: Any) -> "Engine":
+        """The engine with what was learnt in place, which may be traced; itself if nothing was."""
+        if tuning is None:
+            return self
+        learnt = tuning.preconditioner
+        return replace(self, preconditioner=self.preconditioner if learnt is None else learnt, anchor=tuning.anchor)
+
+    def advance(self, state: SGState, sample: Int[Array, ""], data: Data, chains: int = 1) -> SGState:
+        """The state after ``steps`` steps; its energy is the mean over them, its thermometer as it was.
 
         Args:
-            chain: where to start.
-            sample: how many times the chain has been advanced before.
-            shuffle_key: key of the subsampling.
-            noise_key: key of the noise.
-            arguments: the model's arguments.
-            reordered: slots' arrays stored in the order of a contiguous scheme.
+            state: where to start.
+            sample: how many samples were taken before: the state's own number, not batched over chains.
+            data: what the chain runs on.
             chains: how many chains run side by side, which share the cache.
         """
-        start, keys, noise_key = self.streams(sample, shuffle_key, noise_key)
+        start, keys, noise_key = self.streams(sample, state.shuffle_key, state.rng_key)
         seed = seed_words(noise_key)
         # Saturates instead of overflowing: a schedule is constant after two billion steps.
         taken = jnp.minimum(sample, (2**31 - 1) // self.steps - 1) * self.steps
 
-        def block(chain, offset, length):
-            ahead = self._draw_ahead(start + offset, taken + offset, length, keys, seed, arguments, reordered)
-            carry = (chain.position, chain.integrator_state, chain.step_size)
+        def block(carry, offset, length):
+            moving, total = carry
+            ahead = self._draw_ahead(start + offset, taken + offset, length, keys, seed, data)
+            moving, energies = lax.scan(lambda moving, now: self._step(moving, now, seed, data), moving, ahead)
+            return moving, total + jnp.sum(energies) / self.steps
 
-            def step(carry, now):
-                return self._step(carry, now, seed, arguments, reordered)
-
-            (position, state, step_size), energies = lax.scan(step, carry, ahead)
-            return Chain(position, state, step_size, chain.energy + jnp.sum(energies) / self.steps)
-
-        length = self._block_length(arguments, reordered, chains)
+        length = self._block_length(data, chains)
         blocks, rest = divmod(self.steps, length)
-        chain = chain._replace(energy=jnp.zeros_like(chain.energy))
+        moving = self.target.ravel(state.z), state.integrator_state, state.step_size
+        carry = moving, jnp.zeros_like(state.potential_energy)
         if blocks > 1:
             offsets = length * jnp.arange(blocks, dtype=jnp.int32)
-            chain, _ = lax.scan(lambda c, offset: (block(c, offset, length), None), chain, offsets)
+            carry, _ = lax.scan(lambda carry, offset: (block(carry, offset, length), None), carry, offsets)
         else:
-            chain = block(chain, jnp.int32(0), length)
-        return block(chain, jnp.int32(blocks * length), rest) if rest else chain
+            carry = block(carry, jnp.int32(0), length)
+        if rest:
+            carry = block(carry, jnp.int32(blocks * length), rest)
+        (position, integrator_state, step_size), energy = carry
+        diverging = ~(jnp.all(jnp.isfinite(position)) & jnp.isfinite(energy) & (step_size > 0))
+        return state._replace(
+            i=state.i + 1,
+            z=self.target.unravel(position),
+            potential_energy=energy,
+            step_size=step_size,
+            diverging=diverging,
+            divergences=state.divergences + diverging,
+            integrator_state=integrator_state,
+        )
 
     def streams(self, sample: Int[Array, ""], shuffle_key: Array, noise_key: Array):
         """The first step of a sample, the key of each plate's rows, and that of the noise."""
@@ -114,41 +118,31 @@ class Engine:
         keys = {plate.name: key for plate, key in zip(self.target.plates, streams[:-1], strict=True)}
         return start, keys, streams[-1]
 
-    def _step(self, carry, now, seed, arguments, reordered):
-        position, state, step_size = carry
-        rows, batches = dict(now["rows"]), dict(now["batches"])
+    def _step(self, moving, now, seed, data):
+        position, state, step_size = moving
+        rows, taken = dict(now["rows"]), dict(now["batches"])
         if self.schedule is not None:
             step_size = now["step_size"]
         noise = now["noise"]
         if noise is None and self.temperature > 0:
             noise = self._noise(seed, now["step"][None], position.size, position.dtype)[0]
-        for slot in self.target.slots:
-            if slot in batches:
-                continue
-            array = reordered.get(slot)
-            if array is None:
-                batches[slot] = self.target.take(slot, arguments.leaves[slot.leaf], rows[slot.plate])
-            else:
-                size = self.target.plate(slot.plate).batch_size
-                first = now["numbers"][slot.plate] * size
-                batches[slot] = lax.dynamic_slice_in_dim(array, first, size, slot.axis)
+        for slot, array in data.reordered.items():
+            size = self.target.plate(slot.plate).batch_size
+            taken[slot] = lax.dynamic_slice_in_dim(array, now["numbers"][slot.plate] * size, size, slot.axis)
+        taken = self.target.take_all(data.arguments, rows, taken)
         for plate in self.target.plates:  # nobody uses these, but the plate must have its shape
             rows.setdefault(plate.name, jnp.zeros(rows_a_step(self.subsampling, plate), jnp.int32))
-
-        def potential(x):
-            energy = self.target.potential(self.target.unravel(x), arguments, rows, batches)
-            return energy.astype(x.dtype)
-
-        gradient = self.gradient(potential, self.anchor)
+        gradient = self.gradient(self.target.energy(data.arguments, rows, taken), self.anchor)
         position, state, energy = self.integrator.step(
             gradient, position, state, noise, step_size, self.temperature, self.preconditioner
         )
         return (position, state, step_size), energy
 
-    def _draw_ahead(self, start, taken, length, keys, seed, arguments, reordered):
+    def _draw_ahead(self, start, taken, length, keys, seed, data):
         """Everything random, and what depends on it alone, for ``length`` steps from ``start``."""
         steps = start + jnp.arange(length, dtype=jnp.int32)
         ahead: dict[str, Any] = {"rows": {}, "batches": {}, "numbers": {}, "noise": None, "step": steps}
+        arguments, reordered = data
         contiguous = {slot.plate for slot in reordered}
         for plate in self.target.plates:
             slots = [slot for slot in self.target.slots if slot.plate == plate.name]
@@ -185,7 +179,8 @@ class Engine:
     def _noise_bytes(self):
         return self.integrator.noise_vectors * self.target.dim * jnp.dtype(self.target.dtype).itemsize
 
-    def _block_length(self, arguments, reordered, chains):
+    def _block_length(self, data, chains):
+        arguments, reordered = data
         noise = self._noise_bytes()
         bytes_per_step = 16 + (noise if noise <= NOISE_AHEAD_BYTES else 0)
         bytes_per_step += sum(4 * rows_a_step(self.subsampling, plate) for plate in self.target.plates)
@@ -199,10 +194,14 @@ class Engine:
 
     def _samples_per_renewal(self):
         """How many samples fit the counters, and end where a period of the scheme ends."""
-        period = math.lcm(*(self.subsampling.period(plate) for plate in self.target.plates))
-        cycle = math.lcm(period, self.steps)
-        longest = MAX_STEPS - MAX_STEPS % cycle if cycle <= MAX_STEPS else MAX_STEPS
+        cycle = math.lcm(self.period, self.steps)
+        longest = LAST_STEP - LAST_STEP % cycle if cycle <= LAST_STEP else LAST_STEP
         return max(1, longest // self.steps)
+
+
+def period(scheme: SubsamplingScheme, plates: Sequence[Plate]) -> int:
+    """Steps after which the law of a scheme's minibatches of all these plates repeats."""
+    return math.lcm(*(scheme.period(plate) for plate in plates))
 
 
 def steps_per_pass(scheme: SubsamplingScheme, plates: Sequence[Plate]) -> int:
@@ -212,11 +211,10 @@ def steps_per_pass(scheme: SubsamplingScheme, plates: Sequence[Plate]) -> int:
     number of rows have few common factors, a period can take very many passes; beyond eight the default is one pass,
     rounded up to whole steps.
     """
-    period = math.lcm(*(scheme.period(plate) for plate in plates))
-    one_pass = max(plate.batches for plate in plates)
-    if period == 1:
+    steps, one_pass = period(scheme, plates), max(plate.batches for plate in plates)
+    if steps == 1:
         return 1 if all(rows_a_step(scheme, plate) == plate.size for plate in plates) else one_pass
-    return period if period <= 8 * one_pass else one_pass
+    return steps if steps <= MAX_PASSES * one_pass else one_pass
 
 
 def rows_a_step(scheme: SubsamplingScheme, plate: Plate) -> int:

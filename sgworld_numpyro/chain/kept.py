@@ -67,13 +67,13 @@ class Keeping:
         Args:
             draw: makes the constrained values by site.
             counts: whether the warm-up is over; not batched over chains, so that nothing is averaged before.
-            kept: so far, a ``Kept``, or () of a kernel without functions.
+            kept: so far, a ``Kept``, or None of a kernel without functions.
 
         Raises:
             ValueError: if ``kept`` is of a kernel with other functions.
         """
-        if self.keep is None and self.average is None and not kept:
-            return kept
+        if self.keep is None and self.average is None and kept is None:
+            return None
         kept, sites = kept or Kept(jnp.int32(0), {}, jnp.int32(0), {}, {}, {}), draw()
         values = {} if self.keep is None else _arrays(self.keep(sites))
         _check_same("keep", values, kept.values)

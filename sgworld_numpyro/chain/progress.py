@@ -33,7 +33,7 @@ class Progress:
                 (state.step_size, state.potential_energy, state.divergences)
             )
             self._text = f"step size {step_size:.2e}, potential energy {energy:.4g}, divergences {divergences}"
-            if state.tuning:
+            if state.tuning is not None:
                 self._text += f", predicted bias {100 * float(state.tuning.report.predicted_bias):.2g} %"
             self._made = now
         return self._text

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from sgworld_numpyro.chain.engine import Engine
 from sgworld_numpyro.integrators import is_kinetic
-from sgworld_numpyro.model.target import Arguments
+from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.subsampling import Plate
 
 ITERATIONS = 30
@@ -24,12 +24,11 @@ def largest_stable_step_size(engine: Engine, position: Float[Array, "dim"], argu
     products. Not positive, infinite or NaN where the potential curves nowhere upwards.
     """
     target = engine.target
-    batches = min(BATCHES, max(plate.batches for plate in target.plates))
+    batches = min(BATCHES, target.longest_plate.batches)
     rows = {plate.name: _spread(plate, batches) for plate in target.plates}
 
     def energy(x):
-        potentials = jax.vmap(lambda rows: target.potential(target.unravel(x), arguments, rows))(rows)
-        return jnp.mean(potentials).astype(x.dtype)
+        return jnp.mean(jax.vmap(lambda rows: target.energy(arguments, rows)(x))(rows))
 
     def product(vector):
         return engine.preconditioner.apply(jax.jvp(jax.grad(energy), (position,), (vector,))[1])

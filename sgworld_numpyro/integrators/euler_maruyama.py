@@ -22,7 +22,7 @@ class EulerMaruyama:
         check_noise(self.noise)
 
     def init(self, position):
-        return ()
+        return None
 
     def step(self, gradient, position, state, noise, step_size, temperature, preconditioner):
         energy, force = gradient(position)

@@ -12,7 +12,7 @@ class KineticState(NamedTuple):
     """State of a kinetic integrator, in the coordinates q = L⁻¹θ of the preconditioner M = L Lᵀ, with unit mass.
 
     - **velocity** - v = dq/dt; standard normal times √T in equilibrium.
-    - **force** - Lᵀ times the last gradient, where the integrator uses it again; else ().
+    - **force** - Lᵀ times the last gradient, where the integrator uses it again; else None.
     - **friction** - γ, per unit of time.
     """
 

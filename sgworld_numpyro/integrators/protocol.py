@@ -29,7 +29,7 @@ class Integrator(Protocol):
     def noise_vectors(self) -> int: ...
 
     def init(self, position: Float[Array, "dim"]) -> Any:
-        """The integrator's own state at the start of a chain: a pytree, ``()`` if it has none."""
+        """The integrator's own state at the start of a chain: a pytree, None if it has none."""
         ...
 
     def step(

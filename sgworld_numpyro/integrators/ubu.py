@@ -48,7 +48,7 @@ class UBU:
         check_noise(self.noise)
 
     def init(self, position):
-        return KineticState(jnp.zeros_like(position), (), initial_friction(self.friction, position))
+        return KineticState(jnp.zeros_like(position), None, initial_friction(self.friction, position))
 
     def step(self, gradient, position, state, noise, step_size, temperature, preconditioner):
         velocity, _, friction = state
@@ -59,7 +59,7 @@ class UBU:
         velocity = velocity - step_size * preconditioner.apply_root_transpose(gradient_there)
         moved, velocity = _free_flow(velocity, friction, step_size, temperature, halves[1])
         position = position + preconditioner.apply_root(moved)
-        return position, KineticState(velocity, (), friction), energy
+        return position, KineticState(velocity, None, friction), energy
 
 
 def _free_flow(velocity, friction, step_size, temperature, noise):

@@ -21,7 +21,7 @@ from sgworld_numpyro.subsampling import (
     WithReplacement,
 )
 
-MAX_STEPS = 100
+MAX_ITERATIONS = 100
 HALVINGS = 30
 
 
@@ -197,7 +197,7 @@ def _slope(potential, x, step_size, terms, probes, seed):
 def _minimum(potential, gradient, x, tolerance):
     x = potential.position(x)
     force, distance = gradient(x), jnp.asarray(jnp.inf)
-    for _ in range(MAX_STEPS):
+    for _ in range(MAX_ITERATIONS):
         step, distance = _newton_step(hessian(potential, x), force)
         if distance <= tolerance:
             return x

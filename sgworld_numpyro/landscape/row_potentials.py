@@ -11,8 +11,9 @@ from jax.tree_util import Partial, register_pytree_node
 from jaxtyping import ArrayLike, Float, Int
 
 from sgworld_numpyro.model import blocks
-from sgworld_numpyro.model.handlers import as_jax_array
-from sgworld_numpyro.model.target import Arguments, inspect_model
+from sgworld_numpyro.model.arguments import Arguments
+from sgworld_numpyro.model.arrays import as_jax_array
+from sgworld_numpyro.model.target import inspect_model
 from sgworld_numpyro.subsampling import Plate
 
 
@@ -154,8 +155,7 @@ def row_potential(model: Callable, *args: Any, **kwargs: Any) -> RowPotential:
 
     def estimate(arrays, position, rows):
         here = arguments.with_arrays(dict(zip(numbers, arrays, strict=True)))
-        batches = {slot: target.take(slot, here.leaves[slot.leaf], rows) for slot in target.slots}
-        return target.potential(target.unravel(position), here, {plate.name: rows}, batches)
+        return target.energy(here, {plate.name: rows})(position)
 
     arrays = [as_jax_array(arguments.leaves[number]) for number in numbers]
     return RowPotential(Partial(estimate, arrays), plate.size, plate.batch_size, target.dim)

@@ -2,7 +2,8 @@
 
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,23 +12,33 @@ import numpy as np
 from jax.experimental.sparse import BCOO
 from numpyro.primitives import plate
 
-from sgworld_numpyro.model.handlers import as_numeric
+from sgworld_numpyro.model.arguments import Arguments
+from sgworld_numpyro.model.arrays import as_numeric
 from sgworld_numpyro.model.requirements import ModelError
+from sgworld_numpyro.model.stack import locals_where_raised
+
+PACKAGE = Path(__file__).parents[1]
 
 
-def explain(error: Exception, arguments: Mapping[str, Any]) -> str | None:
+def explain(error: Exception, model: Callable, arguments: Arguments) -> str | None:
     """What an error of a model that was traced comes from, if it speaks of it; None if not.
 
-    It may be an argument that is nothing to compute with, NumPy data that rows index, or an ``if`` on the minibatch.
-    Arguments that the error does not speak of are noted in it, should they have to do with it.
+    It may be a plate without rows or of a size that is not known, an argument that is nothing to compute with, NumPy
+    data that rows index, or an ``if`` on the minibatch. Arguments that the error does not speak of are noted in it,
+    should they have to do with it.
 
     Args:
         error: that the model raised.
-        arguments: its arguments by name.
+        model: the model.
+        arguments: its arguments.
     """
+    if isinstance(error, AssertionError | jax.errors.TracerBoolConversionError):
+        declared = locals_where_raised(error, plate.__init__)
+        if declared is not None:
+            return _of_plate(declared, model, arguments)
     found = [
         (leaf, f"{name}{jax.tree_util.keystr(path)} is {what}")
-        for name, argument in arguments.items()
+        for name, argument in arguments.named(model).items()
         for path, leaf in jax.tree_util.tree_leaves_with_path(argument, is_leaf=_is_one)
         if (what := _unusable(leaf)) is not None
     ]
@@ -42,7 +53,7 @@ def explain(error: Exception, arguments: Mapping[str, Any]) -> str | None:
             "jnp.asarray(x)[rows], or numpyro.subsample(x, event_dim=...), or an argument of the model as it was "
             "passed; and functions of the minibatch must be jax.numpy's."
         )
-    if isinstance(error, jax.errors.TracerBoolConversionError) and not _is_in(error, plate.__init__):
+    if isinstance(error, jax.errors.TracerBoolConversionError):
         return (
             f"The model decides by values that are not known while it is compiled{_line_of(error)}: rows of the "
             "minibatch or latent sites. Write jnp.where(condition, a, b) for `if`, and jax.lax.cond where it is dear."
@@ -75,9 +86,28 @@ def _speaks_of(error, value):
     return isinstance(error, AttributeError) and f"'{type(value).__name__}' object" in text
 
 
-def _is_in(error, function):
-    """Whether an error was raised in a call of a function."""
-    return any(frame.f_code is function.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+def _of_plate(declared, model, arguments):
+    """What is wrong with a plate, given the variables of its making; None if that is nothing that is known here."""
+    name, size, batch = declared["name"], declared["size"], declared["subsample_size"]
+    unknown = [
+        f"{argument}={value!r:.60}"
+        for argument, value in (("size", size), ("subsample_size", batch))
+        if isinstance(value, jax.Array)
+    ]
+    if unknown:
+        return (
+            f"Plate {name!r} has {unknown[0]}, a value of JAX, which is not known while the model is compiled. "
+            "Give a Python integer: int(...) of it outside the model, or x.shape[0] and len(x) inside."
+        )
+    if size > 0:
+        return None
+    empty = [
+        f"{named} of shape {arguments.leaves[number].shape}"
+        for number, named in arguments.names(model).items()
+        if 0 in arguments.leaves[number].shape
+    ]
+    data = f" The data have none: {', '.join(empty)}." if empty else ""
+    return f"Plate {name!r} has size={size}, but needs at least one row.{data}"
 
 
 def _line_of(error):
@@ -85,7 +115,7 @@ def _line_of(error):
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if "site-packages" not in frame.filename and os.path.dirname(frame.filename) != os.path.dirname(__file__)
+        if "site-packages" not in frame.filename and PACKAGE not in Path(frame.filename).parents
     ]
     if not frames:
         return ""

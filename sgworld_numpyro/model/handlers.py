@@ -1,16 +1,16 @@
 """Effect handlers that decide which rows a model's subsampled plates take."""
 
-import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from numpyro.infer.gibbs import Gibbs
 from numpyro.primitives import _PYRO_STACK, Messenger, plate
+
+from sgworld_numpyro.model.arrays import as_jax_array, as_numeric
+from sgworld_numpyro.model.stack import locals_of
 
 
 class _chooses_rows(Messenger):
@@ -174,7 +174,7 @@ class FullDataModel:
         return isinstance(other, FullDataModel) and self.model == other.model
 
     def __ne__(self, other):
-        if other is self.model and _gibbs_is_being_made():
+        if other is self.model and locals_of(Gibbs.__init__) is not None:
             raise ValueError(
                 "All model-based blocks of Gibbs must share the same model, and the others must see all the data: give "
                 'them kernel.model, as in Gibbs([(kernel, ["w"]), (DiscreteGibbs(kernel.model), ["k"])]).'
@@ -186,14 +186,6 @@ class FullDataModel:
 
     def __repr__(self):
         return f"FullDataModel({self.model!r})"
-
-
-def _gibbs_is_being_made():
-    """Whether ``Gibbs`` compares the models of its blocks, and is about to refuse them."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code is not Gibbs.__init__.__code__:
-        frame = frame.f_back
-    return frame is not None
 
 
 def dotted(name: str) -> str:
@@ -209,52 +201,3 @@ class with_dots(Messenger):
             msg["name"] = dotted(msg["name"])
         if msg.get("cond_indep_stack"):
             msg["cond_indep_stack"] = [frame._replace(name=dotted(frame.name)) for frame in msg["cond_indep_stack"]]
-
-
-def is_numeric_array(leaf) -> bool:
-    """Whether a leaf of the model's arguments is data that JAX can hold."""
-    if isinstance(leaf, jax.Array):
-        return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
-
-
-def as_numeric(value: Any) -> Any:
-    """Data of pandas, polars, xarray, a tensor or a list as a NumPy array, if that is numeric; else the value."""
-    if isinstance(value, np.ndarray | jax.Array | int | float | complex | str | None):
-        return value
-    if not (hasattr(value, "__array__") or isinstance(value, list | tuple)):
-        return value
-    try:
-        array = np.asarray(value)
-        # a table whose columns are of several types
-        if hasattr(value, "select_dtypes") and value.select_dtypes(["number", "bool"]).shape == value.shape:
-            array = array if array.dtype != object else value.to_numpy(float, na_value=np.nan)
-    except (TypeError, ValueError):  # rows of unequal lengths, a tensor on another device
-        return value
-    return array if array.ndim and array.dtype.kind in "biuf" else value
-
-
-class HostArray(np.ndarray):
-    """NumPy data for a model that looks at their values: rows that are not known yet can index them as well."""
-
-    @classmethod
-    def of(cls, leaf: Any) -> Any:
-        """The leaf so, if it is numeric data whose values are known; else as it is."""
-        if not is_numeric_array(leaf) or isinstance(leaf, jax.core.Tracer):
-            return leaf
-        return np.array(leaf).view(cls)  # a copy, which a model may change in place
-
-    def __getitem__(self, index):
-        if any(isinstance(part, jax.core.Tracer) for part in (index if isinstance(index, tuple) else (index,))):
-            return jnp.asarray(np.asarray(self))[index]
-        return super().__getitem__(index)
-
-    @property
-    def at(self):
-        """JAX's functional updates."""
-        return jnp.asarray(np.asarray(self)).at
-
-
-def as_jax_array(leaf):
-    """NumPy data as JAX arrays (they could not be indexed by traced rows), anything else as it is."""
-    return jnp.asarray(leaf) if is_numeric_array(leaf) else leaf

@@ -1,10 +1,9 @@
 """From a NumPyro model and its arguments to a potential energy on any minibatch."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +15,12 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy, transform_fn
 
+from sgworld_numpyro.gradients.protocol import Potential
+from sgworld_numpyro.model.arguments import Arguments, Slot
+from sgworld_numpyro.model.arrays import HostArray, is_traced
 from sgworld_numpyro.model.dependence import flow
 from sgworld_numpyro.model.explanation import check_arguments, explain
-from sgworld_numpyro.model.handlers import (
-    HostArray,
-    at_rows,
-    full_data,
-    is_numeric_array,
-    record_plates,
-    without_plates,
-)
+from sgworld_numpyro.model.handlers import at_rows, full_data, record_plates, without_plates
 from sgworld_numpyro.model.requirements import (
     ModelError,
     Seen,
@@ -38,59 +33,6 @@ from sgworld_numpyro.model.requirements import (
 from sgworld_numpyro.subsampling.protocol import Plate
 
 ALL = Plate("all the data", 1, 1)  # what is run on all its rows always is one row, always the same
-
-
-class Slot(NamedTuple):
-    """An array that the model passes straight to ``numpyro.subsample``: leaf number, row axis, plate."""
-
-    leaf: int
-    axis: int
-    plate: str
-
-
-class Arguments(NamedTuple):
-    """A model's arguments, with the arrays taken out so that they can be put back as traced values."""
-
-    leaves: tuple[Any, ...]
-    treedef: Any
-
-    @classmethod
-    def of(cls, model_args, model_kwargs) -> "Arguments":
-        leaves, treedef = jax.tree.flatten((tuple(model_args), dict(model_kwargs or {})))
-        return cls(tuple(leaves), treedef)
-
-    @property
-    def arrays(self) -> list[int]:
-        """Numbers of the leaves that are arrays."""
-        return [number for number, leaf in enumerate(self.leaves) if is_numeric_array(leaf)]
-
-    def with_arrays(self, arrays: Mapping[int, Any]) -> "Arguments":
-        """The same arguments with some leaves replaced."""
-        leaves = (arrays.get(number, leaf) for number, leaf in enumerate(self.leaves))
-        return Arguments(tuple(leaves), self.treedef)
-
-    def unflatten(self) -> tuple[tuple, dict]:
-        """(args, kwargs)."""
-        return jax.tree.unflatten(self.treedef, self.leaves)
-
-    def named(self, model: Callable) -> dict[str, Any]:
-        """The arguments by the names that the model's author gave them."""
-        args, kwargs = self.unflatten()
-        try:
-            bound = inspect.signature(model).bind(*args, **kwargs)
-        except (TypeError, ValueError):
-            return {**{f"args[{number}]": value for number, value in enumerate(args)}, **kwargs}
-        return dict(bound.arguments)
-
-    def names(self, model: Callable) -> dict[int, str]:
-        """Names of the arrays, by the number of their leaf."""
-        numbers = {id(self.leaves[number]): number for number in self.arrays}
-        paths = jax.tree_util.tree_leaves_with_path(self.named(model))
-        return {
-            numbers[id(leaf)]: path[0].key + jax.tree_util.keystr(path[1:])
-            for path, leaf in paths
-            if id(leaf) in numbers
-        }
 
 
 @dataclass(frozen=True)
@@ -139,6 +81,11 @@ class Target:
         """The subsampled plate of that name."""
         return next(plate for plate in self.plates if plate.name == name)
 
+    @property
+    def longest_plate(self) -> Plate:
+        """The plate that takes most batches a pass: a pass over the data is one over its rows."""
+        return max(self.plates, key=lambda plate: plate.batches)
+
     def unravel(self, position: Array) -> dict[str, Array]:
         """Flat position to unconstrained values by site."""
         zeros = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in self.prototype.items()}
@@ -155,6 +102,16 @@ class Target:
     def take(self, slot: Slot, array: Array, rows: Array) -> Array:
         """The rows of a slot's array. Rows are in bounds by construction."""
         return jnp.take(array, rows, axis=slot.axis, mode="clip")
+
+    def take_all(
+        self, arguments: Arguments, rows: Mapping[str, Array], taken: Mapping[Slot, Array] | None = None
+    ) -> dict[Slot, Array]:
+        """The rows of every slot's array, by slot; ``taken`` has those that are there already."""
+        found = dict(taken or {})
+        for slot in self.slots:
+            if slot not in found:
+                found[slot] = self.take(slot, arguments.leaves[slot.leaf], rows[slot.plate])
+        return found
 
     def at(self, arguments: Arguments, rows, batches: Mapping[Slot, Array] | None = None) -> Callable:
         """The model at given rows, with the slots' rows already taken where ``batches`` has them."""
@@ -174,6 +131,21 @@ class Target:
         """
         args, kwargs = arguments.unflatten()
         return potential_energy(self.at(arguments, rows, batches), args, kwargs, z)
+
+    def energy(self, arguments: Arguments, rows, taken: Mapping[Slot, Array] | None = None) -> Potential:
+        """The potential energy as a minibatch estimates it: a function of the flat position, in its dtype.
+
+        Args:
+            arguments: the model's arguments.
+            rows: row numbers by plate name.
+            taken: the slots' rows, where already taken. The others are taken here, once.
+        """
+        batches = self.take_all(arguments, rows, taken)
+
+        def energy(position):
+            return self.potential(self.unravel(position), arguments, rows, batches).astype(position.dtype)
+
+        return energy
 
     def potential_without_rows(self, z, arguments: Arguments) -> Array:
         """The part of the potential energy, in nats, that does not come from the subsampled plates."""
@@ -217,7 +189,7 @@ def inspect_model(model: Callable, arguments: Arguments, whole: bool = False) ->
     except ModelError:
         raise
     except Exception as error:
-        message = explain(error, arguments.named(model))
+        message = explain(error, model, arguments)
         if message is None:
             raise
         raise ModelError(message) from error
@@ -265,6 +237,9 @@ def _inspect(model, arguments, arrays, abstract, whole):
     # Under eval_shape nothing is computed, whatever the size of the data.
     prototype = jax.eval_shape(look, arrays) if abstract else jax.eval_shape(partial(look, arrays))
     target = Target(model=model, prototype=prototype, uses_rows=not whole, abstract=abstract, whole=whole, **found)
+    if target.dim == 0:
+        shapes = ", ".join(f"{name!r} of shape {leaf.shape}" for name, leaf in prototype.items())
+        raise ModelError(f"The latent sites have no value to sample: {shapes}. Check the sizes that shape them.")
     return target if whole else replace(target, **_dependence(target, arguments, arrays))
 
 
@@ -348,7 +323,7 @@ def _dependence(target, arguments, arrays):
 
 def _largest(leaf):
     """The largest entry of whole numbers that are known."""
-    known = not isinstance(leaf, jax.core.Tracer) and leaf.dtype.kind in "iu" and leaf.size
+    known = not is_traced(leaf) and leaf.dtype.kind in "iu" and leaf.size
     return np.asarray(leaf).max() if known else None
 
 

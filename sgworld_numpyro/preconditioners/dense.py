@@ -66,6 +66,9 @@ class Dense:
     def apply_root_transpose(self, vector):
         return self.root.T.astype(vector.dtype) @ vector
 
+    def __repr__(self):
+        return "Dense()" if self.matrix is None else f"Dense(matrix of shape {np.shape(self.matrix)})"
+
     def tree_flatten(self):
         """As a JAX pytree with M and its root as leaves."""
         return (self.matrix, self.root), None

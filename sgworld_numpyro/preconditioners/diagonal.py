@@ -41,6 +41,9 @@ class Diagonal:
     def apply_root_transpose(self, vector):
         return self.apply_root(vector)
 
+    def __repr__(self):
+        return "Diagonal()" if self.diagonal is None else f"Diagonal(vector of shape {np.shape(self.diagonal)})"
+
     def tree_flatten(self):
         """As a JAX pytree with m as its leaf."""
         return (self.diagonal,), None

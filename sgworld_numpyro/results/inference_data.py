@@ -12,10 +12,10 @@ import xarray as xr
 from numpyro.infer import MCMC
 
 from sgworld_numpyro.kernel import StochasticGradientKernel
+from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.handlers import dotted, with_dots
-from sgworld_numpyro.model.target import Arguments
 from sgworld_numpyro.results.log_likelihood import chosen_rows, dims_of, pointwise_log_likelihood
-from sgworld_numpyro.results.settings import engine_of, settings_of
+from sgworld_numpyro.results.run_attributes import attributes_of, settings_of
 
 
 def to_inference_data(
@@ -75,10 +75,10 @@ def to_inference_data(
         data["posterior"].attrs.update(_versions(mcmc))
         return data
     coords = _with_dots(coords or {})
-    engine, arguments = engine_of(mcmc, kernel), Arguments.of(mcmc._args, mcmc._kwargs)
-    names = dims_of(engine.target, arguments)
+    settings, arguments = settings_of(mcmc), Arguments.of(mcmc._args, mcmc._kwargs)
+    names = dims_of(settings.target, arguments)
     if kernel.sample_field != "z":  # what is kept may have a site's name, and another shape
-        names = {site: axes for site, axes in names.items() if site not in engine.target.prototype}
+        names = {site: axes for site, axes in names.items() if site not in settings.target.prototype}
     names = {dotted(site): list(map(dotted, axes)) for site, axes in (names | dict(dims or {})).items()}
     data = az.from_numpyro(
         _without_slashes(mcmc),
@@ -88,13 +88,13 @@ def to_inference_data(
         **{name: _with_dots(value) if isinstance(value, Mapping) else value for name, value in options.items()},
     )
     posterior = data["posterior"]
-    posterior.attrs.update(settings_of(mcmc, kernel, engine))
+    posterior.attrs.update(attributes_of(settings, mcmc.last_state))
     taken = int(np.ravel(mcmc.last_state.i)[0])  # the last draw is the last state
     last = int(posterior["draw"].values[-1])
     posterior.attrs["samples_before"] = taken - (last + 1) * mcmc.thinning
     posterior.attrs.update(_versions(mcmc))
     if log_likelihood is not None and log_likelihood is not False:
-        group = _log_likelihood(mcmc, kernel, engine.target, arguments, log_likelihood, names, coords, posterior)
+        group = _log_likelihood(mcmc, kernel, settings.target, arguments, log_likelihood, names, coords, posterior)
         if isinstance(data, xr.DataTree):
             data["log_likelihood"] = xr.DataTree(group)
         else:

@@ -10,9 +10,10 @@ from jax import Array, lax, random
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.initialization import init_to_sample
 
+from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.blocks import BLOCK_ROWS
 from sgworld_numpyro.model.handlers import FullDataModel, at_rows, full_data
-from sgworld_numpyro.model.target import Arguments, Target
+from sgworld_numpyro.model.target import Target
 
 MAX_BYTES = 2**31
 

@@ -13,7 +13,7 @@ from jax import Array, lax, random
 from jaxtyping import Float
 
 from sgworld_numpyro.gradients import Anchor
-from sgworld_numpyro.model.target import Arguments
+from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.preconditioners import Dense, Diagonal
 from sgworld_numpyro.tuning import curvature, flat, warm_start
 from sgworld_numpyro.tuning.curvature import MAX_DENSE
@@ -120,7 +120,7 @@ def tune(
         tuning_passes=_tuning_passes(estimates, chains, dim, dense),
     )
     report = Report(*(jnp.asarray(value, best.dtype) for value in report))
-    learnt = preconditioner if plan.learns_preconditioner else ()
+    learnt = preconditioner if plan.learns_preconditioner else None
     return starts, Tuning(learnt, Anchor(here.position, here.gradient), report), rise
 
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax import Array, random
 from jaxtyping import Float, Int
 
+from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.blocks import BLOCK_ROWS, block_length, sum_over_blocks
-from sgworld_numpyro.model.target import Arguments, Target
+from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.subsampling import Plate
 
 
@@ -46,13 +47,11 @@ class Estimates:
     @property
     def plate(self) -> Plate:
         """The plate that takes most batches a pass."""
-        return max(self.target.plates, key=lambda plate: plate.batches)
+        return self.target.longest_plate
 
     def energy(self, position: Float[Array, "dim"], rows: dict[str, Array]) -> Float[Array, ""]:
         """The potential energy as some rows, by plate, estimate it."""
-        target = self.target
-        taken = {slot: target.take(slot, self.arguments.leaves[slot.leaf], rows[slot.plate]) for slot in target.slots}
-        return target.potential(target.unravel(position), self.arguments, rows, taken).astype(position.dtype)
+        return self.target.energy(self.arguments, rows)(position)
 
     def energy_without_rows(self, position: Float[Array, "dim"]) -> Float[Array, ""]:
         """The part of the potential energy that no row enters, such as that of the priors."""

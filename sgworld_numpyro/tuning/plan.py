@@ -55,7 +55,7 @@ class Report(NamedTuple):
 class Tuning(NamedTuple):
     """What a run learnt before its first sample.
 
-    - **preconditioner** - the learnt one; () if it was given.
+    - **preconditioner** - the learnt one; None if it was given.
     - **anchor** - position and full gradient near the mode.
     - **report** - scalars; see ``Report``.
     """

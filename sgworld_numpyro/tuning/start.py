@@ -1,6 +1,5 @@
 """What a kernel leaves open is learnt before its first sample, and refused where the assumptions fail."""
 
-import math
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -13,12 +12,12 @@ from numpyro.util import is_prng_key
 from sgworld_numpyro.chain.binding import Binding
 from sgworld_numpyro.chain.divergence import DivergenceWarning
 from sgworld_numpyro.chain.engine import Engine
-from sgworld_numpyro.chain.held_data import is_traced
 from sgworld_numpyro.chain.stability import largest_stable_step_size
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.integrators import EulerMaruyama, KineticState, is_kinetic
 from sgworld_numpyro.linear_gaussian import INTEGRATORS, SCHEMES
-from sgworld_numpyro.model.target import Arguments
+from sgworld_numpyro.model.arguments import Arguments
+from sgworld_numpyro.model.arrays import is_traced
 from sgworld_numpyro.preconditioners import Identity
 from sgworld_numpyro.subsampling import Plate
 from sgworld_numpyro.tuning import Plan, Rise, Setting, Tuning, name_of, out_of_scale, problem_with, tune
@@ -37,17 +36,16 @@ def plan_of(engine: Engine, step_size: Any, bias_tolerance: float) -> Plan | Non
     missing = is_kinetic(engine.integrator) and friction is None
     if not (step_size is None or missing or learns(engine.preconditioner) or engine.gradient.needs_anchor):
         return None
-    plate = max(engine.target.plates, key=lambda plate: plate.batches)
+    plate = engine.target.longest_plate
     scheme, integrator = name_of(engine.subsampling), name_of(engine.integrator)
     setting = None
     if integrator in INTEGRATORS and engine.temperature > 0:
-        period = math.lcm(*(engine.subsampling.period(plate) for plate in engine.target.plates))
         setting = Setting(
             scheme=_known_law(scheme, plate),
             integrator=integrator,
             num_rows=plate.size,
             batch_size=plate.batch_size,
-            at_ends=engine.steps % period == 0,
+            at_ends=engine.steps % engine.period == 0,
             temperature=engine.temperature,
             minibatch_noise=not engine.gradient.needs_anchor,
             tolerance=bias_tolerance,

@@ -33,7 +33,7 @@ from sgworld_numpyro.tuning.curvature import Rates
 LARGEST_STEP = {"overdamped": 0.5, "kinetic": 0.7}
 LONGEST_PASS = 1.0  # R h λ or R h √λ, beyond which a pass forgets its own beginning
 SHORTEST_PASS = 1e-3  # below which a run would take thousands of passes to move
-MAX_STEPS = 200  # of a period whose law is computed as it is; a longer one is replaced by one of as many steps
+MAX_PERIOD = 200  # of a period whose law is computed as it is; a longer one is replaced by one of as many steps
 SHIFT = 2.0  # posterior sds that the mean may move by a unit of tolerance: 0.04 at 2 %
 GRID = 1000
 
@@ -71,7 +71,7 @@ def bias_curve(scheme: str, integrator: str, num_rows: int, batch_size: int, at_
     factor = 1.0
     if scheme == "independent_batches":  # without duplicates; nothing else depends on N apart from R
         scheme, factor = "with_replacement", (num_rows - batch_size) / max(num_rows - 1, 1)
-    if num_rows // math.gcd(num_rows, batch_size) > MAX_STEPS:
+    if num_rows // math.gcd(num_rows, batch_size) > MAX_PERIOD:
         num_rows, batch_size = _fewer_rows(num_rows, batch_size)
     step_size = batch_size / num_rows
     last = 0.9 * min(2.0, 1 / step_size)
@@ -100,10 +100,10 @@ def bias_curve(scheme: str, integrator: str, num_rows: int, batch_size: int, at_
 
 def _fewer_rows(num_rows: int, batch_size: int) -> tuple[int, int]:
     """Rows and batch size with about as many batches a pass, if not more than a law needs, that straddle as before."""
-    batches = min(num_rows / batch_size, MAX_STEPS / 2)
+    batches = min(num_rows / batch_size, MAX_PERIOD / 2)
     if num_rows % batch_size == 0:
         return round(batches), 1
-    size = max(2, int(MAX_STEPS / 2 / batches))
+    size = max(2, int(MAX_PERIOD / 2 / batches))
     rows = round(batches * size)
     return next(rows + n for n in range(size + 1) if math.gcd(rows + n, size) == 1), size
 

@@ -14,7 +14,7 @@ from sgworld_numpyro.tuning import flat
 from sgworld_numpyro.tuning.estimates import Estimates
 
 PASSES = 10  # of Adam, within these bounds
-MIN_STEPS, MAX_STEPS = 2000, 10_000
+ADAM_STEPS = 2000, 10_000
 FIRST_STEP = 0.02  # of Adam, in the unconstrained coordinates; less in many dimensions
 DECAYS = 0.9, 0.999  # of Adam, and what it adds to its scale, as its authors chose them
 TINY = 1e-8
@@ -26,7 +26,7 @@ FRACTIONS = np.append(0.5 ** np.arange(10), 0.0)  # of a Newton step, of which t
 
 def adam_steps(estimates: Estimates) -> int:
     """How many minibatches Adam takes."""
-    return int(np.clip(PASSES * estimates.plate.batches, MIN_STEPS, MAX_STEPS))
+    return int(np.clip(PASSES * estimates.plate.batches, *ADAM_STEPS))
 
 
 def descend(estimates: Estimates, start: Float[Array, "dim"]) -> Float[Array, "dim"]:

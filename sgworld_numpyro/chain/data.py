@@ -1,4 +1,4 @@
-"""Data held for compiled functions as arguments, never as constants.
+"""A run's data inside compiled functions, held for them as arguments, never as constants.
 
 NumPyro's ``MCMC`` closes over the model's arguments, and JAX compiles what is closed over into the executable:
 180 MiB of data cost some 3 s a compilation and twice their size in memory, at every run. A ``jax.Ref`` that is
@@ -9,27 +9,35 @@ its device, which the first call's arguments were not).
 
 import warnings
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from numpyro.util import _is_under_jax_transform
 
-from sgworld_numpyro.model.handlers import is_numeric_array
+from sgworld_numpyro.model.arguments import Arguments, Slot
+from sgworld_numpyro.model.arrays import is_numeric_array, is_traced
 
 HOLD_BYTES = 2**25
 WARN_BYTES = 2**26
 
 
-def is_traced(leaf) -> bool:
-    """Whether ``leaf`` is an array whose values are not known yet."""
-    return isinstance(leaf, jax.core.Tracer)
-
-
 def in_a_trace() -> bool:
     """Whether JAX is tracing: what is made now has no value, and must not outlive the trace."""
     return _is_under_jax_transform()
+
+
+class Data(NamedTuple):
+    """What a chain runs on, as its compiled functions see it.
+
+    Attributes:
+        arguments: the model's, held arrays in place.
+        reordered: slots' arrays stored in the order of a contiguous scheme.
+    """
+
+    arguments: Arguments
+    reordered: dict[Slot, Array]
 
 
 class HeldData:

@@ -1,0 +1,54 @@
+"""How a run was made, as attributes that outlive a netCDF file: what its kernel and its last state say."""
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from numpyro.infer import MCMC
+
+from sgworld_numpyro.chain.settings import Settings
+from sgworld_numpyro.chain.state import SGState
+from sgworld_numpyro.tuning import name_of
+
+
+def settings_of(mcmc: MCMC) -> Settings:
+    """How a run of a kernel of this package was made."""
+    return mcmc.sampler.settings(mcmc._args, mcmc._kwargs, mcmc.last_state)
+
+
+def attributes_of(settings: Settings, last: SGState) -> dict[str, Any]:
+    """Numbers and texts for ``posterior.attrs``; see ``to_inference_data``.
+
+    Args:
+        settings: how the run was made.
+        last: its last state.
+    """
+    found: dict[str, Any] = {}
+    if callable(settings.step_size):
+        found |= {"step_size": float(np.max(last.step_size)), "step_size_schedule": repr(settings.step_size)}
+    else:
+        found["step_size"] = settings.step_size
+    if settings.friction is not None:
+        found["friction"] = settings.friction
+    if last.tuning is not None:
+        found["bias_tolerance"] = settings.bias_tolerance
+        for name in ("predicted_bias", "predicted_shift", "fastest_rate", "gradient_noise", "hessian_noise"):
+            found[name] = float(np.max(getattr(last.tuning.report, name)))
+    plates = {plate.name: {"num_rows": plate.size, "batch_size": plate.batch_size} for plate in settings.plates}
+    return {
+        "scheme": name_of(settings.subsampling),
+        "integrator": name_of(settings.integrator),
+        "gradient": name_of(settings.gradient),
+        "preconditioner": name_of(settings.preconditioner),
+        **found,
+        "temperature": float(settings.temperature),
+        "steps_per_sample": settings.steps_per_sample,
+        "noise_key": _key_data(last.rng_key),
+        "shuffle_key": _key_data(last.shuffle_key),
+        **(next(iter(plates.values())) if len(plates) == 1 else {"plates": json.dumps(plates)}),
+    }
+
+
+def _key_data(key) -> str:
+    return json.dumps(np.asarray(jax.random.key_data(key)).tolist())
