@@ -28,7 +28,7 @@ from sgworld_numpyro.subsampling import (
     WithReplacement,
 )
 from sgworld_numpyro.tuning.report import tuning_report
-from sgworld_numpyro.tuning.start import TuningError
+from sgworld_numpyro.tuning.tuned_start import TuningError
 
 __version__ = "0.1.0"
 

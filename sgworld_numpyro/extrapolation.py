@@ -20,7 +20,7 @@ from sgworld_numpyro.integrators import is_kinetic
 from sgworld_numpyro.kernel import StochasticGradientKernel
 from sgworld_numpyro.linear_gaussian import INTEGRATORS
 from sgworld_numpyro.model.target import Target
-from sgworld_numpyro.tuning import name_of
+from sgworld_numpyro.tuning.step_size import name_of
 
 MIN_CHAINS = 8  # of which a standard error is known to a quarter
 CHANCE = 0.01

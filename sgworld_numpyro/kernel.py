@@ -41,8 +41,8 @@ from sgworld_numpyro.model.target import Target, inspect_model
 from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity, Preconditioner
 from sgworld_numpyro.schedules import Schedule
 from sgworld_numpyro.subsampling import FullBatch, RandomReshuffle, SubsamplingScheme, WithReplacement
-from sgworld_numpyro.tuning import MAX_DENSE
-from sgworld_numpyro.tuning.start import check_tuning, plan_of, start_near_the_mode, warn_of_tuning
+from sgworld_numpyro.tuning.curvature import MAX_DENSE
+from sgworld_numpyro.tuning.tuned_start import check_tuning, plan_of, start_near_the_mode, warn_of_tuning
 
 
 class _OfThread(threading.local):

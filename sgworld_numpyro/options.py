@@ -13,7 +13,7 @@ from sgworld_numpyro.chain.engine import LAST_STEP
 from sgworld_numpyro.linear_gaussian import INTEGRATORS
 from sgworld_numpyro.model.arrays import is_traced
 from sgworld_numpyro.subsampling import Plate, SubsamplingScheme
-from sgworld_numpyro.tuning import name_of
+from sgworld_numpyro.tuning.step_size import name_of
 
 
 def checked_step_size(step_size: Any) -> Any:

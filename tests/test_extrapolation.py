@@ -28,7 +28,7 @@ from sgworld_numpyro.extrapolation import Extrapolation, _bonferroni, _order_of,
 from sgworld_numpyro.integrators import BAOAB, UBU
 from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moments
 from sgworld_numpyro.model.arguments import Arguments
-from sgworld_numpyro.tuning import name_of
+from sgworld_numpyro.tuning.step_size import name_of
 from tests.problems import anisotropic_mean
 
 BATCH, BATCHES, CHAINS = 50, 4, 16

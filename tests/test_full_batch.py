@@ -79,7 +79,7 @@ def test_local_latents_have_their_exact_posterior():
 
 def test_it_is_tuned_stored_and_compared_like_any_run():
     mcmc = run(without_a_plate, X, Y, step_size=None, num_samples=100, num_chains=2)
-    assert "step size" in tuning_report(mcmc)
+    assert "step size" in str(tuning_report(mcmc))
     data = to_inference_data(mcmc, log_likelihood=True)
     w = np.asarray(data["posterior"]["w"])
     expected = -0.5 * (Y - w @ X.T) ** 2 - 0.5 * np.log(2 * np.pi)

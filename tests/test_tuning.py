@@ -41,8 +41,11 @@ from sgworld_numpyro import (
 )
 from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moments
 from sgworld_numpyro.model.target import Target
-from sgworld_numpyro.tuning import Plan, Report, Rise, problem_with
 from sgworld_numpyro.tuning.curvature import Rates
+from sgworld_numpyro.tuning.flat import Rise
+from sgworld_numpyro.tuning.plan import Plan
+from sgworld_numpyro.tuning.refusal import problem_with
+from sgworld_numpyro.tuning.report import Report
 from sgworld_numpyro.tuning.step_size import Setting, bias_curve
 from tests.problems import anisotropic_mean, measure
 
@@ -538,7 +541,7 @@ def test_chains_that_find_no_start_begin_at_the_best_one(monkeypatch):
         kernel.init(random_keys(0, 3), 1, {"w": -jnp.ones((3, 2))}, problem.data, {})
     mcmc = MCMC(kernel, num_warmup=1, num_samples=1, num_chains=3, chain_method="vectorized", progress_bar=False)
     mcmc.run(jax.random.key(0), *problem.data, init_params=lost)
-    assert re.search("chains that failed to start.* 2$", tuning_report(mcmc), re.MULTILINE)
+    assert re.search("chains that failed to start.* 2$", str(tuning_report(mcmc)), re.MULTILINE)
 
 
 # --- One row, two rows ---
@@ -603,7 +606,7 @@ def test_sequential_chains_are_tuned_each_for_itself():
     assert np.isfinite(draws).all()
     assert mcmc.last_state.tuning.report.step_size.shape == (2,)
     np.testing.assert_allclose(*mcmc.last_state.step_size, rtol=0.3)
-    assert len(tuning_report(mcmc).splitlines()[0].split()[-2:]) == 2
+    assert len(str(tuning_report(mcmc)).splitlines()[0].split()[-2:]) == 2
 
 
 def test_resuming_is_the_uninterrupted_run():
@@ -703,7 +706,9 @@ def test_what_was_chosen_is_readable():
     kernel = SGWORLD(problem.model, integrator=BAOAB(), bias_tolerance=0.01)
     mcmc, _ = run(kernel, problem)
     report = mcmc.last_state.tuning.report
-    assert f"{float(report.step_size):.3g}" in tuning_report(mcmc)
+    assert f"{float(report.step_size):.3g}" in str(tuning_report(mcmc))
+    assert tuning_report(mcmc).step_size == report.step_size
+    assert f"<td>{float(report.step_size):.3g}</td>" in tuning_report(mcmc)._repr_html_()
     assert "predicted bias" in kernel.get_diagnostics_str(mcmc.last_state)
     attrs = to_inference_data(mcmc)["posterior"].attrs
     assert attrs["step_size"] == pytest.approx(float(report.step_size))
@@ -711,8 +716,9 @@ def test_what_was_chosen_is_readable():
     assert attrs["predicted_bias"] == pytest.approx(float(report.predicted_bias))
     assert attrs["bias_tolerance"] == 0.01
     assert attrs["preconditioner"] == "dense"
-    with pytest.raises(ValueError, match="Nothing was tuned"):
-        tuning_report(run(SGWORLD(problem.model, 1e-3), problem).mcmc)
+    untuned = tuning_report(run(SGWORLD(problem.model, 1e-3), problem).mcmc)
+    assert (untuned.tuned, untuned.step_size) == (False, np.float32(1e-3))
+    assert re.match(r"Nothing was tuned.*\nstep size h +0.001$", str(untuned))
     with pytest.raises(ValueError, match="no state yet"):
         tuning_report(MCMC(kernel, num_warmup=1, num_samples=1, progress_bar=False))
 

@@ -9,7 +9,7 @@ from numpyro.infer import MCMC
 
 from sgworld_numpyro.chain.settings import Settings
 from sgworld_numpyro.chain.state import SGState
-from sgworld_numpyro.tuning import name_of
+from sgworld_numpyro.tuning.step_size import name_of
 
 
 def settings_of(mcmc: MCMC) -> Settings:

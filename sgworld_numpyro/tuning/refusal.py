@@ -9,7 +9,8 @@ import numpy as np
 from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.tuning.curvature import MAX_DENSE, Rates
 from sgworld_numpyro.tuning.flat import RISE, SDS, Rise
-from sgworld_numpyro.tuning.plan import Plan, Report
+from sgworld_numpyro.tuning.plan import Plan
+from sgworld_numpyro.tuning.report import Report
 from sgworld_numpyro.tuning.step_size import SHORTEST_PASS, Setting
 
 FLAT = 3.0  # standard errors below zero that a curvature may be

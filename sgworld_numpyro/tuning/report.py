@@ -1,13 +1,19 @@
-"""What tuning chose, in words."""
+"""What tuning found and chose, in numbers and in words."""
 
-from typing import Any
+from html import escape
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jax import Array
 from numpyro.infer import MCMC
 
 from sgworld_numpyro.chain.state import SGState
+from sgworld_numpyro.gradients import Anchor
+from sgworld_numpyro.integrators import KineticState
+from sgworld_numpyro.tuning.curvature import Rates
 
-_LINES = {
+LABELS = {
     "step_size": "step size h",
     "friction": "friction γ",
     "predicted_bias": "predicted relative error of the posterior variance, at most",
@@ -20,26 +26,110 @@ _LINES = {
     "warm_start_passes": "warm start, in passes over the data",
     "tuning_passes": "tuning after it, in passes over the data",
 }
+NOTHING = "Nothing was tuned: step size and preconditioner were given."
 
 
-def tuning_report(mcmc: MCMC) -> str:
-    """A table of what the run learnt before its first sample; chains that were tuned each for itself side by side.
+class Report(NamedTuple):
+    """What was found and chosen; curvatures in the coordinates q = L⁻¹θ of the preconditioner M = L Lᵀ.
+
+    - **step_size** - h.
+    - **friction** - γ of kinetic integrators, else NaN.
+    - **predicted_bias** - relative error of the posterior variance in the fastest direction.
+    - **predicted_shift** - of the posterior mean by Hessians that differ between minibatches, in posterior sds.
+    - **fastest_rate** - λ, the largest curvature.
+    - **mean_rate** - the mean curvature.
+    - **gradient_noise** - ρ: minibatch noise by its size in a well-specified model.
+    - **hessian_noise** - E|δH_b u|², of minibatches' Hessians.
+    - **slope** - what the correlation of minibatches' Hessians and gradients moves the mean by; see ``Rates``.
+    - **distance** - root mean square distance of the anchor from the mode, in posterior sds.
+    - **flattest** - smallest curvature found, by its standard error; ∞ if not looked for.
+    - **restarted** - chains that found no finite energy and gradient by themselves, and start where the best one is.
+    - **warm_start_passes** - over the data, in gradients, that the warm start took.
+    - **tuning_passes** - the same of what came after it; a Hessian-vector product counts as two gradients.
+    """
+
+    step_size: Array
+    friction: Array
+    predicted_bias: Array
+    predicted_shift: Array
+    fastest_rate: Array
+    mean_rate: Array
+    gradient_noise: Array
+    hessian_noise: Array
+    slope: Array
+    distance: Array
+    flattest: Array
+    restarted: Array
+    warm_start_passes: Array
+    tuning_passes: Array
+
+    @property
+    def tuned(self) -> bool:
+        """Whether anything was; else there are step size and friction as they were given, and NaN."""
+        return bool(np.isfinite(self.warm_start_passes).all())
+
+    def lines(self) -> list[tuple[str, list[str]]]:
+        """What is known, in words, and its values: one, or one a chain where each was tuned for itself."""
+        found = []
+        for name, label in LABELS.items():
+            values = np.ravel(getattr(self, name))
+            if np.isfinite(values).any() and (name != "restarted" or values.any()):
+                found.append((label, [f"{value:.3g}" for value in values]))
+        return found
+
+    def __str__(self) -> str:
+        width = max(len(label) for label, _ in self.lines())
+        table = [f"{label:<{width}}  " + "  ".join(f"{value:>9}" for value in values) for label, values in self.lines()]
+        return "\n".join(table if self.tuned else [NOTHING, *table])
+
+    def _repr_html_(self) -> str:
+        cells = ((label, "".join(f"<td>{value}</td>" for value in values)) for label, values in self.lines())
+        rows = "".join(
+            f'<tr><td style="text-align: left">{escape(label)}</td>{numbers}</tr>' for label, numbers in cells
+        )
+        return f"<table>{'' if self.tuned else f'<caption>{NOTHING}</caption>'}{rows}</table>"
+
+    @property
+    def rates(self) -> Rates:
+        """What decides the bias."""
+        return Rates(self.fastest_rate, self.mean_rate, self.gradient_noise, self.hessian_noise, self.slope)
+
+
+class Tuning(NamedTuple):
+    """What a run learnt before its first sample.
+
+    - **preconditioner** - the learnt one; None if it was given.
+    - **anchor** - position and full gradient near the mode.
+    - **report** - scalars; see ``Report``.
+    """
+
+    preconditioner: Any
+    anchor: Anchor
+    report: Report
+
+
+def tuning_report(mcmc: MCMC) -> Report:
+    """What the run learnt before its first sample, in numbers; ``print`` and notebooks show it as a table.
 
     Args:
         mcmc: a run, finished or warmed up, with ``SGWORLD(model)`` or another kernel of this package.
 
+    Returns:
+        A ``Report`` of numbers: one each, or arrays over the chains where each was tuned for itself. Where everything
+        was given, all but step size and friction is NaN, and it says so.
+
     Raises:
-        ValueError: if there is no run yet, or everything was given.
+        ValueError: if there is no run yet.
+        TypeError: if it is a run of another package's kernel.
     """
     state: Any = mcmc.last_state
     if state is None:
         raise ValueError("mcmc has no state yet: call mcmc.run(key, ...) or mcmc.warmup(key, ...) first.")
-    if not isinstance(state, SGState) or not state.tuning:
-        raise ValueError("Nothing was tuned in this run: step size and preconditioner were given.")
-    report, width = state.tuning.report, max(map(len, _LINES.values()))
-    rows = []
-    for name, label in _LINES.items():
-        values = np.ravel(getattr(report, name))
-        if np.isfinite(values).any() and (name != "restarted" or values.any()):
-            rows.append(f"{label:<{width}}  " + "  ".join(f"{value:>9.3g}" for value in values))
-    return "\n".join(rows)
+    if not isinstance(state, SGState):
+        raise TypeError(f"this is a run of {type(mcmc.sampler).__name__}, which is no kernel of this package.")
+    if state.tuning is not None:
+        return Report(*(value[()] for value in jax.device_get(state.tuning.report)))
+    found: dict[str, Any] = dict.fromkeys(Report._fields, np.nan) | {"step_size": np.asarray(state.step_size)[()]}
+    if isinstance(state.integrator_state, KineticState):
+        found["friction"] = np.asarray(state.integrator_state.friction)[()]
+    return Report(**found)

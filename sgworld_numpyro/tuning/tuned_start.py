@@ -20,7 +20,12 @@ from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import is_traced
 from sgworld_numpyro.preconditioners import Identity
 from sgworld_numpyro.subsampling import Plate
-from sgworld_numpyro.tuning import Plan, Rise, Setting, Tuning, name_of, out_of_scale, problem_with, tune
+from sgworld_numpyro.tuning.flat import Rise
+from sgworld_numpyro.tuning.plan import Plan
+from sgworld_numpyro.tuning.procedure import tune
+from sgworld_numpyro.tuning.refusal import out_of_scale, problem_with
+from sgworld_numpyro.tuning.report import Tuning
+from sgworld_numpyro.tuning.step_size import Setting, name_of
 
 _STREAM = 0x70E
 
