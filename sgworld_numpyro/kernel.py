@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, random
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
@@ -19,11 +18,10 @@ from numpyro.util import is_prng_key
 
 from sgworld_numpyro import options
 from sgworld_numpyro.chain import caller
-from sgworld_numpyro.chain.binding import Binding, checksums, forget_if_changed, one_thread_at_a_time
+from sgworld_numpyro.chain.binding import Binding, Bindings, one_thread_at_a_time
 from sgworld_numpyro.chain.consistency import DoesNotRunOnAllRows, check_minibatches
-from sgworld_numpyro.chain.data import in_a_trace
 from sgworld_numpyro.chain.divergence import report_from_device
-from sgworld_numpyro.chain.engine import Engine, rows_a_step, steps_per_pass
+from sgworld_numpyro.chain.engine import Engine, steps_per_pass
 from sgworld_numpyro.chain.kept import Keeping
 from sgworld_numpyro.chain.progress import Progress
 from sgworld_numpyro.chain.settings import Settings
@@ -32,7 +30,7 @@ from sgworld_numpyro.chain.start import check_initial_state, check_initial_value
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.chain.thermometer import take_temperature
 from sgworld_numpyro.gradients import GradientEstimator, Minibatch
-from sgworld_numpyro.integrators import EulerMaruyama, Integrator, KineticState
+from sgworld_numpyro.integrators import EulerMaruyama, Integrator
 from sgworld_numpyro.model.arguments import Arguments, check_precision
 from sgworld_numpyro.model.arrays import is_traced
 from sgworld_numpyro.model.handlers import FullDataModel
@@ -45,12 +43,11 @@ from sgworld_numpyro.tuning.curvature import MAX_DENSE
 from sgworld_numpyro.tuning.tuned_start import check_tuning, plan_of, start_near_the_mode, warn_of_tuning
 
 
-class _OfThread(threading.local):
-    """What a kernel that runs in several threads at once keeps of each."""
+class _ProgressOfThread(threading.local):
+    """A kernel may run in several threads at once."""
 
     def __init__(self):
-        self.binding: Binding | None = None
-        self.progress = Progress()
+        self.shown = Progress()
 
 
 class StochasticGradientKernel(MCMCKernel):
@@ -128,8 +125,8 @@ class StochasticGradientKernel(MCMCKernel):
 
     def _forget(self):
         """Drop what was found out about particular arguments."""
-        self._last_binding: Binding | None = None
-        self._of_thread = _OfThread()
+        self._bindings = Bindings()
+        self._progress = _ProgressOfThread()
         self._initialised = False
 
     # What NumPyro asks of a kernel
@@ -154,7 +151,7 @@ class StochasticGradientKernel(MCMCKernel):
         check_key(rng_key)
         caller.check_samples(num_warmup)
         arguments = Arguments.of(model_args, model_kwargs)
-        binding = self._bind(arguments)
+        binding = self._bindings.to(arguments, self._engine)
         engine = binding.engine
         batch = () if is_prng_key(rng_key) else (rng_key.shape[0],)
         caller.check_keys(self, batch)
@@ -185,9 +182,7 @@ class StochasticGradientKernel(MCMCKernel):
     def sample(self, state: SGState, model_args, model_kwargs) -> SGState:
         """The state after ``steps_per_sample`` inner steps."""
         arguments = Arguments.of(model_args, model_kwargs)
-        binding = self._binding
-        if binding is None or not binding.fits(arguments):
-            binding = Binding(self._engine(arguments), arguments, hold=False)
+        binding = self._bindings.like(arguments, self._engine)
         engine, data = binding.engine.with_learnt(state.tuning), binding.read(arguments)
         single = is_prng_key(state.rng_key)
         # The counter is the same for all chains; were it batched, it would be recomputed for each.
@@ -214,7 +209,7 @@ class StochasticGradientKernel(MCMCKernel):
         if self._keeping.keep is not None:
             return lambda values: values
         arguments = Arguments.of(model_args, model_kwargs)
-        binding = self._bound(arguments)
+        binding = self._bindings.like(arguments, self._engine)
         target = binding.engine.target
         if target.transforms is not None and not target.deterministic:
             return partial(transform_fn, target.transforms)
@@ -223,11 +218,11 @@ class StochasticGradientKernel(MCMCKernel):
     @one_thread_at_a_time
     def get_constrain_fn(self, model_args, model_kwargs) -> Callable:
         """From unconstrained to constrained values of the latent sites, without running the model if possible."""
-        if self._binding is not None and self._binding.engine.target.transforms is not None:
+        if self._bindings.current is not None and self._bindings.current.engine.target.transforms is not None:
             # Gibbs asks without the values that it conditions the model on.
-            return partial(transform_fn, self._binding.engine.target.transforms)
+            return partial(transform_fn, self._bindings.current.engine.target.transforms)
         arguments = Arguments.of(model_args, model_kwargs)
-        binding = self._bound(arguments)
+        binding = self._bindings.like(arguments, self._engine)
         target = binding.engine.target
         if target.transforms is not None:
             return partial(transform_fn, target.transforms)
@@ -258,9 +253,9 @@ class StochasticGradientKernel(MCMCKernel):
 
         Available once the kernel has been initialised.
         """
-        if self._binding is None:
+        if self._bindings.current is None:
             raise RuntimeError("minibatch_rows knows the plates once the kernel is initialised; run it first.")
-        engine = self._binding.engine
+        engine = self._bindings.current.engine
 
         def rows(state):
             start, keys, _ = engine.streams(state.i, state.shuffle_key, state.rng_key)
@@ -285,34 +280,14 @@ class StochasticGradientKernel(MCMCKernel):
             RuntimeError: if the model's arguments are not given, and there was no run.
         """
         if model_args is not None or model_kwargs is not None:
-            engine = self._bound(Arguments.of(model_args or (), model_kwargs)).engine
-        elif self._binding is not None:
-            engine = self._binding.engine
+            engine = self._bindings.like(Arguments.of(model_args or (), model_kwargs), self._engine).engine
+        elif self._bindings.current is not None:
+            engine = self._bindings.current.engine
         else:
             raise RuntimeError(
                 "settings knows N and B once the kernel is initialised: run it first, or give model_args."
             )
-        step_size, friction = self._step_size, getattr(self._integrator, "friction", None)
-        if state is not None:
-            engine = engine.with_learnt(state.tuning)
-            step_size = float(np.max(state.step_size)) if step_size is None else step_size
-            if isinstance(state.integrator_state, KineticState):
-                friction = float(np.min(state.integrator_state.friction))
-        rows = (plate._replace(batch_size=rows_a_step(engine.subsampling, plate)) for plate in engine.target.plates)
-        return Settings(
-            subsampling=engine.subsampling,
-            integrator=engine.integrator,
-            gradient=engine.gradient,
-            preconditioner=engine.preconditioner,
-            step_size=step_size,
-            friction=friction,
-            temperature=self._temperature,
-            bias_tolerance=self._bias_tolerance,
-            steps_per_sample=engine.steps,
-            period=engine.period,
-            plates=tuple(rows),
-            target=engine.target,
-        )
+        return Settings.of(engine, self._step_size, self._bias_tolerance, state)
 
     def __repr__(self):
         given = {
@@ -327,18 +302,18 @@ class StochasticGradientKernel(MCMCKernel):
         shown = [getattr(self._model, "__name__", repr(self._model))]
         shown += [f"{name}={value!r}" for name, value in given.items() if value is not None]
         text = f"{type(self).__name__}({', '.join(shown)})"
-        if self._binding is None:
+        if self._bindings.current is None:
             return text
         here = self.settings()
         return f"{text} on N={here.num_rows} rows, B={here.batch_size}, R={here.batches:g}"
 
     def get_diagnostics_str(self, state: SGState) -> str:
         """Step size, mean potential energy and number of divergences, for the progress bar."""
-        return self._of_thread.progress.text(state, partial(self._largest_stable_step_size, state.tuning))
+        return self._progress.shown.text(state, partial(self._largest_stable_step_size, state.tuning))
 
     def __getstate__(self):
         state = self.__dict__.copy()
-        for name in ("_last_binding", "_of_thread", "_initialised"):
+        for name in ("_bindings", "_progress", "_initialised"):
             del state[name]
         return state
 
@@ -358,13 +333,8 @@ class StochasticGradientKernel(MCMCKernel):
         run = caller.run_under_way()
         if self._initialised and run is not None and run.mcmc.sampler is self:
             check_key(run.rng_key)
-            self._bind(Arguments.of(run.args, run.kwargs))
+            self._bindings.to(Arguments.of(run.args, run.kwargs), self._engine)
         return self.sample if self._initialised else None
-
-    @property
-    def _binding(self) -> Binding | None:
-        """Of this thread's run, or of the last run if this thread has had none."""
-        return self._of_thread.binding or self._last_binding
 
     def _engine(self, arguments: Arguments) -> Engine:
         target = self._inspect(arguments)
@@ -405,21 +375,6 @@ class StochasticGradientKernel(MCMCKernel):
             binding.runs_on_minibatches_only = True
         binding.checked = True
 
-    def _bind(self, arguments: Arguments) -> Binding:
-        """The binding to these arguments, kept until there are others, or other values in them."""
-        binding, hold, sums, run = self._binding, not in_a_trace(), checksums(arguments), caller.run_under_way()
-        if run is not None:
-            forget_if_changed(run.mcmc, sums)
-        if binding is None or binding.hold != hold or binding.sums != sums or not binding.is_of(arguments):
-            binding = Binding(self._engine(arguments), arguments, hold, sums)
-        self._of_thread.binding = self._last_binding = binding
-        return binding
-
-    def _bound(self, arguments: Arguments) -> Binding:
-        if self._binding is not None and self._binding.fits(arguments):
-            return self._binding
-        return Binding(self._engine(arguments), arguments, hold=False)
-
     def _nothing_kept(self, binding, num_warmup, batch):
         """Of all chains, before their first draw."""
         if self._keeping == Keeping(None, None):
@@ -449,7 +404,7 @@ class StochasticGradientKernel(MCMCKernel):
     @one_thread_at_a_time
     def _largest_stable_step_size(self, tuning):
         """At an initial position."""
-        binding = self._binding
+        binding = self._bindings.current
         if binding is None:
             return float("nan")
         begin = partial(start, binding.engine, self._init_strategy, 1.0)

@@ -27,7 +27,6 @@ from sgworld_numpyro import (
 from sgworld_numpyro.extrapolation import Extrapolation, _bonferroni, _order_of, extrapolate
 from sgworld_numpyro.integrators import BAOAB, UBU
 from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moments
-from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.tuning.step_size import name_of
 from tests.problems import anisotropic_mean
 
@@ -137,7 +136,7 @@ def regression(x, y):
 )
 def test_the_order_is_that_of_the_exact_bias(scheme, integrator):
     kernel = SGWORLD(regression, 1e-3, subsampling=scheme, integrator=integrator)
-    order = _order_of(kernel._engine(Arguments.of((jnp.asarray(X[:, 0]), jnp.asarray(Y)), {})))
+    order = _order_of(kernel.settings((jnp.asarray(X[:, 0]), jnp.asarray(Y))))
     friction = getattr(integrator, "friction", None)
     rate = float(REGRESSION.hessian[0, 0])
     largest = 0.02 / (math.sqrt(rate) if friction else rate)

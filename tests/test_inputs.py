@@ -281,7 +281,7 @@ def test_threads_run_as_if_alone():
         thread.join()
     for thread, (_, y) in zip(threads, tasks, strict=True):
         np.testing.assert_allclose(draws[thread.ident], descent(y, 2), rtol=1e-5)
-    assert shared._binding is not None  # for what is asked after the runs, in any thread
+    assert shared._bindings.current is not None  # for what is asked after the runs, in any thread
 
 
 # --- Gibbs ---

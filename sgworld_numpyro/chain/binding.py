@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.mcmc import MCMC
 
-from sgworld_numpyro.chain.data import Data, HeldData, holdable, warn_if_baked
+from sgworld_numpyro.chain import caller
+from sgworld_numpyro.chain.data import Data, HeldData, holdable, in_a_trace, warn_if_baked
 from sgworld_numpyro.chain.engine import Engine
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import HostArray, as_jax_array, as_numeric, is_numeric_array, is_traced
@@ -132,6 +133,40 @@ class Binding:
         if name not in self._cached:
             self._cached[name] = jax.jit(on_arguments, compiler_options=_QUICKLY if once else None)
         return self._cached[name]
+
+
+class Bindings:
+    """The bindings of one kernel: that of each thread's run, and that of the last run of all."""
+
+    def __init__(self):
+        self._last: Binding | None = None
+        self._of_thread = threading.local()
+
+    @property
+    def current(self) -> Binding | None:
+        """Of this thread's run, or of the last run if this thread has had none."""
+        return getattr(self._of_thread, "binding", None) or self._last
+
+    def to(self, arguments: Arguments, engine_of: Callable[[Arguments], Engine]) -> Binding:
+        """The binding to these arguments, kept until there are others, or other values in them.
+
+        Args:
+            arguments: the model's.
+            engine_of: what advances a chain on some arguments.
+        """
+        binding, hold, sums, run = self.current, not in_a_trace(), checksums(arguments), caller.run_under_way()
+        if run is not None:
+            forget_if_changed(run.mcmc, sums)
+        if binding is None or binding.hold != hold or binding.sums != sums or not binding.is_of(arguments):
+            binding = Binding(engine_of(arguments), arguments, hold, sums)
+        self._of_thread.binding = self._last = binding
+        return binding
+
+    def like(self, arguments: Arguments, engine_of: Callable[[Arguments], Engine]) -> Binding:
+        """The current binding if it fits these arguments, else one for once; likewise."""
+        if self.current is not None and self.current.fits(arguments):
+            return self.current
+        return Binding(engine_of(arguments), arguments, hold=False)
 
 
 def signature(arguments: Arguments) -> tuple:

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass, field, fields
 
+import numpy as np
+
+from sgworld_numpyro.chain.engine import Engine, rows_a_step
+from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.gradients import GradientEstimator
-from sgworld_numpyro.integrators import Integrator
+from sgworld_numpyro.integrators import Integrator, KineticState
 from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.preconditioners import Preconditioner
 from sgworld_numpyro.schedules import Schedule
@@ -41,6 +45,33 @@ class Settings:
     period: int
     plates: tuple[Plate, ...]
     target: Target = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, engine: Engine, step_size: float | Schedule | None, bias_tolerance: float, state: SGState | None = None
+    ) -> "Settings":
+        """From what advances a chain, what its kernel was given, and a state for what was tuned."""
+        friction = getattr(engine.integrator, "friction", None)
+        if state is not None:
+            engine = engine.with_learnt(state.tuning)
+            step_size = float(np.max(state.step_size)) if step_size is None else step_size
+            if isinstance(state.integrator_state, KineticState):
+                friction = float(np.min(state.integrator_state.friction))
+        rows = (plate._replace(batch_size=rows_a_step(engine.subsampling, plate)) for plate in engine.target.plates)
+        return cls(
+            subsampling=engine.subsampling,
+            integrator=engine.integrator,
+            gradient=engine.gradient,
+            preconditioner=engine.preconditioner,
+            step_size=step_size,
+            friction=friction,
+            temperature=engine.temperature,
+            bias_tolerance=bias_tolerance,
+            steps_per_sample=engine.steps,
+            period=engine.period,
+            plates=tuple(rows),
+            target=engine.target,
+        )
 
     @property
     def plate(self) -> Plate:
