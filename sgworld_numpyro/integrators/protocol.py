@@ -62,8 +62,9 @@ class Integrator(Protocol):
 class NamedIntegrator(Integrator, Protocol):
     """An integrator that says what it is, as the package's own do; one of your own need not.
 
-    These hold for the class itself: one that inherits from it may step otherwise. Without them an integrator is kinetic
-    if it has a ``friction``, and as its stationary law is not known it wants a ``step_size``.
+    They hold for the class itself: one that inherits from it may step otherwise. An integrator that does not say is
+    kinetic if it has a ``friction``. Stationary laws are known of the package's own, as
+    ``linear_gaussian.knows_integrator`` says; any other wants a ``step_size``.
 
     Attributes:
         name: what saved runs call it.

@@ -26,7 +26,7 @@ class BatchReshuffle:
 
     seed: int = 0
     name: ClassVar[str] = "batch_reshuffle"
-    redraws: ClassVar[Redraws] = "epoch"
+    redraws: ClassVar[Redraws] = "epoch"  # the order of the batches; the partition stays
 
     def indices(self, key: Array, start: Int[Array, ""], steps: int, plate: Plate) -> Int[Array, "steps batch"]:
         return self._rows(self.batch_numbers(key, start, steps, plate), plate)

@@ -15,7 +15,7 @@ class FullBatch:
     """The full gradient: no minibatch noise, whatever the plate's ``subsample_size``. A reference."""
 
     name: ClassVar[str] = "full_batch"
-    redraws: ClassVar[Redraws] = "step"
+    redraws: ClassVar[Redraws] = "step"  # all rows are independent of what came before
 
     def indices(self, key: Array, start: Int[Array, ""], steps: int, plate: Plate) -> Int[Array, "steps rows"]:
         return jnp.broadcast_to(jnp.arange(plate.size, dtype=jnp.int32), (steps, plate.size))

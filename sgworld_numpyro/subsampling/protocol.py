@@ -52,7 +52,9 @@ class SubsamplingScheme(Protocol):
 class NamedScheme(SubsamplingScheme, Protocol):
     """A scheme that says what it is, as the package's own do; one of your own need not.
 
-    They hold for the class itself: one that inherits from it may draw its rows otherwise.
+    They hold for the class itself: one that inherits from it may draw its rows otherwise. The laws of minibatches are
+    known of the package's own, as ``linear_gaussian.knows_scheme`` says; of any other tuning expects no more than of
+    ``WithReplacement``, and the batches are independent where its period is one step.
 
     Attributes:
         name: what saved runs call it.
