@@ -16,11 +16,10 @@ from scipy.special import stdtr
 
 from sgworld_numpyro.chain.settings import Settings
 from sgworld_numpyro.chain.state import SGState
-from sgworld_numpyro.integrators import is_kinetic
 from sgworld_numpyro.kernel import StochasticGradientKernel
-from sgworld_numpyro.linear_gaussian import INTEGRATORS
+from sgworld_numpyro.linear_gaussian import knows_integrator
 from sgworld_numpyro.model.target import Target
-from sgworld_numpyro.tuning.step_size import name_of
+from sgworld_numpyro.subsampling import WithReplacement
 
 MIN_CHAINS = 8  # of which a standard error is known to a quarter
 CHANCE = 0.01
@@ -239,17 +238,15 @@ def _check_settings(settings: Settings) -> None:
 
 
 def _order_of(settings: Settings) -> int:
-    integrator, scheme, plates = name_of(settings.integrator), settings.subsampling, settings.plates
-    if integrator not in INTEGRATORS:
+    integrator, scheme = settings.integrator, settings.subsampling
+    if not knows_integrator(integrator):
         raise ValueError(
-            f"The order in h of the bias of integrator={settings.integrator!r} is not known; give order=1 or order=2."
+            f"The order in h of the bias of integrator={integrator!r} is not known; give order=1 or order=2."
         )
-    if integrator == "euler_maruyama":
-        return 1
-    all_rows = all(plate.batch_size == plate.size for plate in plates)
-    if all_rows and name_of(scheme) != "with_replacement":
-        return 2
-    return 2 if is_kinetic(settings.integrator) and settings.period > 1 else 1
+    all_rows = all(plate.batch_size == plate.size for plate in settings.plates)
+    if all_rows and not isinstance(scheme, WithReplacement):
+        return integrator.bias_order
+    return integrator.bias_order if integrator.kinetic and settings.period > 1 else 1
 
 
 def _halved(state: SGState) -> SGState:

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_numpyro.chain.engine import LAST_STEP
-from sgworld_numpyro.linear_gaussian import INTEGRATORS
+from sgworld_numpyro.integrators import INTEGRATORS
+from sgworld_numpyro.linear_gaussian import knows_integrator
 from sgworld_numpyro.model.arrays import is_traced
 from sgworld_numpyro.subsampling import Plate, SubsamplingScheme
-from sgworld_numpyro.tuning.step_size import name_of
 
 
 def checked_step_size(step_size: Any) -> Any:
@@ -80,10 +80,10 @@ def check_tunable(step_size: Any, integrator: Any, temperature: float) -> None:
             "step_size is missing. At temperature 0 there is no posterior to keep a bias from: give a positive number "
             "h, or a schedule such as welling_teh(a=1e-3)."
         )
-    if name_of(integrator) not in INTEGRATORS:
+    if not knows_integrator(integrator):
         raise ValueError(
             f"step_size is missing, and the bias of integrator={integrator!r} is not known: give a positive number h. "
-            f"Those with a known bias are {', '.join(INTEGRATORS)}."
+            f"Those with a known bias are {', '.join(f'{known.__name__}()' for known in INTEGRATORS)}."
         )
 
 

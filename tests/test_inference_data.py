@@ -29,7 +29,7 @@ from sgworld_numpyro import (
 )
 from sgworld_numpyro.nonequilibrium import labelled
 from sgworld_numpyro.preconditioners import Diagonal
-from sgworld_numpyro.tuning.step_size import name_of
+from sgworld_numpyro.results.run_attributes import name_of
 
 ROWS = jnp.asarray(np.random.default_rng(0).normal(size=(60, 2)), jnp.float32)
 VERSIONS = {"sgworld_numpyro_version", "jax_version", "numpyro_version"}

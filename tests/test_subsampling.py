@@ -29,6 +29,7 @@ from sgworld_numpyro.subsampling import (
     SubsamplingScheme,
     SymmetricReshuffle,
     WithReplacement,
+    named,
 )
 from sgworld_numpyro.subsampling.permutation import ROUNDS
 from sgworld_numpyro.subsampling.stream import stream_offset
@@ -50,6 +51,14 @@ SCHEMES = {
     )
 }
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+
+
+@every_scheme
+def test_a_scheme_says_what_it_is(scheme):
+    """By its name it is found again, and batches are independent of each other where its period is a step."""
+    assert named(scheme.name) is named(type(scheme).__name__) is type(scheme)
+    assert (scheme.redraws == "step") is (scheme.period(Plate("rows", 10, 2)) == 1)
+    assert named("my_own_scheme") is None
 
 
 @st.composite

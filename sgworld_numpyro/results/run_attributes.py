@@ -1,6 +1,7 @@
 """How a run was made, as attributes that outlive a netCDF file: what its kernel and its last state say."""
 
 import json
+import re
 from typing import Any
 
 import jax
@@ -9,7 +10,6 @@ from numpyro.infer import MCMC
 
 from sgworld_numpyro.chain.settings import Settings
 from sgworld_numpyro.chain.state import SGState
-from sgworld_numpyro.tuning.step_size import name_of
 
 
 def settings_of(mcmc: MCMC) -> Settings:
@@ -48,6 +48,17 @@ def attributes_of(settings: Settings, last: SGState) -> dict[str, Any]:
         "shuffle_key": _key_data(last.shuffle_key),
         **(next(iter(plates.values())) if len(plates) == 1 else {"plates": json.dumps(plates)}),
     }
+
+
+def name_of(component: Any) -> str:
+    """The name that a run stores for a component: the one that its class has, else the class's in snake case.
+
+    ``random_reshuffle`` for a ``RandomReshuffle()``; ``my_own_euler`` for a ``MyOwnEuler()``, whatever that inherits.
+    """
+    name = vars(type(component)).get("name")
+    if isinstance(name, str):
+        return name
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(component).__name__).lower()
 
 
 def _key_data(key) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.preconditioners import Preconditioner
-from sgworld_numpyro.tuning.step_size import Setting
+from sgworld_numpyro.tuning.step_size import Discretisation
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Plan:
         friction: γ of a kinetic integrator if it was given, else None.
         kinetic: whether the integrator has velocities.
         temperature: T; at 0 a direction in which the potential does not rise does no harm.
-        setting: what decides the bias; None if nothing is known of scheme or integrator, and step size and friction
-            are given.
+        discretisation: what decides the bias; None if the integrator's law is not known or T is 0, and the step size is
+            given.
     """
 
     target: Target
@@ -30,4 +30,4 @@ class Plan:
     friction: float | None
     kinetic: bool
     temperature: float
-    setting: Setting | None
+    discretisation: Discretisation | None

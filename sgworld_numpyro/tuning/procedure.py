@@ -75,10 +75,10 @@ def tune(
     bias = shift = nothing
     if plan.step_size is not None:
         step_size = jnp.asarray(plan.step_size, best.dtype)
-    elif plan.setting is not None:
-        step_size = plan.setting.choose(friction, rates)
-    if plan.setting is not None:
-        bias, shift = plan.setting.bias(step_size, friction, rates)
+    elif plan.discretisation is not None:
+        step_size = plan.discretisation.choose(friction, rates)
+    if plan.discretisation is not None:
+        bias, shift = plan.discretisation.bias(step_size, friction, rates)
     # not where the mode is, but where the posterior is
     scatter = jax.vmap(preconditioner.apply_root)(random.normal(scatter_key, positions.shape, positions.dtype))
     starts = positions + scatter / jnp.sqrt(rates.fastest)
