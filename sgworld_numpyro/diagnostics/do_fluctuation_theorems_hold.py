@@ -4,9 +4,11 @@ import sys
 
 import numpy as np
 
-from diagnostics import _command
-from diagnostics._common import BLUE, GREEN, ORANGE, Verdict, as_run, columns, few_coordinates
-from diagnostics._estimates import ROUGH, blocks_of
+from sgworld_numpyro.diagnostics import command
+from sgworld_numpyro.diagnostics.monte_carlo import ROUGH, blocks_of
+from sgworld_numpyro.diagnostics.saved_run import as_run, few_coordinates
+from sgworld_numpyro.diagnostics.tables import BLUE, GREEN, ORANGE, columns
+from sgworld_numpyro.diagnostics.verdicts import Verdict
 from sgworld_numpyro.nonequilibrium import fluctuation_theorems, held_out_sigma, labelled
 
 LENGTHS = (1, 2, 3, 10, 100)
@@ -17,6 +19,7 @@ LARGEST_ERROR = 0.25  # of a slope that is called tested
 
 
 def examine(data, *, seed=0, quick=False) -> Verdict:
+    """Answer the question, of anything that ``saved_run.as_run`` takes."""
     run = as_run(data)
     draws, notes = few_coordinates(run)
     blocks, independent = blocks_of(labelled.positions(draws).values)
@@ -86,6 +89,7 @@ def _with_error(value, error):
 
 
 def table(verdict):
+    """The numbers of a verdict, lined up."""
     n = verdict.numbers
     rows = [
         (
@@ -104,7 +108,7 @@ def table(verdict):
 
 
 def draw(data, verdict, path):
-    """ln P(σ)/P(−σ) against σ, and how σ is distributed."""
+    """Ln P(σ)/P(−σ) against σ, and how σ is distributed."""
     from matplotlib.figure import Figure
 
     draws, _ = few_coordinates(as_run(data))
@@ -145,7 +149,8 @@ def draw(data, verdict, path):
 
 
 def main(argv=None):
-    return _command.main(sys.modules[__name__], argv)
+    """Ask this question on the command line; the exit status."""
+    return command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """Does probability circulate? Areas that the chain sweeps out, its entropy production, and a map of the current."""
 
 import sys
+from typing import Any
 
 import numpy as np
 
-from diagnostics import _command
-from diagnostics._common import BLUE, GREY, ORANGE, Verdict, as_run, columns, few_coordinates, with_error
-from diagnostics._estimates import ROUGH, blocks_of
+from sgworld_numpyro.diagnostics import command
+from sgworld_numpyro.diagnostics.monte_carlo import ROUGH, blocks_of
+from sgworld_numpyro.diagnostics.saved_run import as_run, few_coordinates
+from sgworld_numpyro.diagnostics.tables import BLUE, GREY, ORANGE, columns, with_error
+from sgworld_numpyro.diagnostics.verdicts import Verdict
 from sgworld_numpyro.nonequilibrium import labelled
 
 SIGNIFICANT = 0.01  # smaller p-value of the two tests, doubled; their 199 surrogates reach 0.005
@@ -15,6 +18,7 @@ BINS = 9
 
 
 def examine(data, *, seed=0, quick=False) -> Verdict:
+    """Answer the question, of anything that ``saved_run.as_run`` takes."""
     run = as_run(data)
     draws, notes = few_coordinates(run)
     blocks, independent = blocks_of(labelled.positions(draws).values)
@@ -31,7 +35,7 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     sd = np.array([float(draws[name].std()) for name in names])
     unit = np.outer(sd, sd)
     order = np.argsort(-prominence, kind="stable")
-    planes = [
+    planes: list[dict[str, Any]] = [
         {
             "plane": [names[first[i]], names[second[i]]],
             "area": float(areas[first[i], second[i]]),
@@ -80,6 +84,7 @@ def _direction(plane):
 
 
 def table(verdict):
+    """The numbers of a verdict, lined up."""
     n = verdict.numbers
     rows = [
         (
@@ -120,7 +125,7 @@ def draw(data, verdict, path):
     size, noise = np.hypot(*current), np.hypot(*error)
     seen = np.isfinite(size) & (size > 2 * noise)
     figure = Figure(figsize=(6.4 if len(names) == 2 else 10.4, 5.2), layout="constrained")
-    left, *others = np.atleast_1d(figure.subplots(1, 1 if len(names) == 2 else 2))
+    left, *others = figure.subplots(1, 1 if len(names) == 2 else 2, squeeze=False)[0]
     density = map_["density"].values.T * sd[0] * sd[1]
     # half of the colour map, so that arrows stand out on the darkest cell
     shades = left.pcolormesh(x, y, density, cmap="Blues", vmin=0, vmax=2 * density.max(), shading="nearest")
@@ -165,7 +170,8 @@ def _draw_one(values, name, path):
 
 
 def main(argv=None):
-    return _command.main(sys.modules[__name__], argv)
+    """Ask this question on the command line; the exit status."""
+    return command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

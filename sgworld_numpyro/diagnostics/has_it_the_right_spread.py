@@ -13,19 +13,11 @@ import sys
 import numpy as np
 from scipy.stats import norm
 
-from diagnostics import _command
-from diagnostics._common import (
-    BLUE,
-    CannotTell,
-    Verdict,
-    as_run,
-    columns,
-    reference_of,
-    with_error,
-    worst_first,
-)
-from diagnostics._estimates import ROUGH, spread
-from diagnostics._temperatures import (
+from sgworld_numpyro.diagnostics import command
+from sgworld_numpyro.diagnostics.monte_carlo import ROUGH, spread
+from sgworld_numpyro.diagnostics.saved_run import as_run, reference_of
+from sgworld_numpyro.diagnostics.tables import BLUE, columns, with_error, worst_first
+from sgworld_numpyro.diagnostics.temperatures import (
     CHANCE,
     CONFIGURATIONAL,
     TOLERANCE,
@@ -34,11 +26,13 @@ from diagnostics._temperatures import (
     temperature_table,
     temperatures_of,
 )
+from sgworld_numpyro.diagnostics.verdicts import CannotTell, Verdict
 
 MAX_PANELS, MAX_POINTS = 9, 2000
 
 
 def examine(data, *, seed=0, quick=False) -> Verdict:
+    """Answer the question, of anything that ``saved_run.as_run`` takes."""
     run = as_run(data)
     notes = list(run.notes)
     reference, temperatures = reference_of(run), temperatures_of(run, notes)
@@ -114,6 +108,7 @@ def _shape(width):
 
 
 def table(verdict):
+    """The numbers of a verdict, lined up."""
     n = verdict.numbers
     parts = [_distances(n)] if "variance_ratio" in n else []
     if n["temperatures"]:
@@ -208,7 +203,8 @@ def _contours(axes, mean, covariance, label, **style):
 
 
 def main(argv=None):
-    return _command.main(sys.modules[__name__], argv)
+    """Ask this question on the command line; the exit status."""
+    return command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

@@ -9,24 +9,23 @@ is in the attributes of a tuned run.
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 
-from diagnostics import _command
-from diagnostics._common import (
-    BLUE,
-    ORANGE,
-    CannotTell,
-    Verdict,
-    as_run,
-    columns,
-    reference_of,
-    shortened,
-    with_error,
+from sgworld_numpyro.diagnostics import command
+from sgworld_numpyro.diagnostics.monte_carlo import ROUGH, spread
+from sgworld_numpyro.diagnostics.saved_run import as_run, reference_of
+from sgworld_numpyro.diagnostics.stored_extrapolation import (
+    Extrapolated,
+    draw_extrapolation,
+    extrapolated,
+    extrapolation_table,
+    judged,
 )
-from diagnostics._estimates import ROUGH, spread
-from diagnostics._extrapolated import Extrapolated, draw_extrapolation, extrapolated, extrapolation_table, judged
-from diagnostics._theory import law_of
+from sgworld_numpyro.diagnostics.tables import BLUE, ORANGE, columns, shortened, with_error
+from sgworld_numpyro.diagnostics.theory import law_of
+from sgworld_numpyro.diagnostics.verdicts import CannotTell, Verdict
 
 TOLERANCE = 0.02  # of runs that were not tuned to another one
 SLACK = 1.05  # a tuned run is at the tolerance itself
@@ -35,11 +34,12 @@ NEEDED = ("scheme", "integrator", "step_size", "batch_size", "num_rows")
 
 
 def examine(data, *, seed=0, quick=False) -> Verdict:
+    """Answer the question, of anything that ``saved_run.as_run`` takes."""
     run = as_run(data)
     notes = list(run.notes)
     tolerance = float(run.attrs.get("bias_tolerance", TOLERANCE))
-    predicted = float(run.attrs.get("predicted_bias", np.nan))  # NaN of a tuned run without theory too
-    predicted = predicted if np.isfinite(predicted) else None
+    stored = float(run.attrs.get("predicted_bias", np.nan))  # NaN of a tuned run without theory too
+    predicted = stored if np.isfinite(stored) else None
     found = extrapolated(run)
     try:
         numbers, (holds, sentence) = _by_theory(run, predicted, tolerance, quick, notes)
@@ -106,7 +106,8 @@ def _by_theory(run, predicted, tolerance, quick, notes):
         "Theory takes the model as right and the rows' Hessians as equal; in a regression those of minibatches differ, "
         "which adds to the bias."
     )
-    measured = uncertainty = None
+    measured: Any = None
+    uncertainty: Any = None
     if reference is not None:
         found = spread(run.x.values, reference)
         if not found.blocks.independent:
@@ -159,6 +160,7 @@ def _crossing(grid, curve, tolerance):
 
 
 def table(verdict):
+    """The numbers of a verdict, lined up."""
     n = verdict.numbers
     parts = [_settings_table(n)] if "theory" in n else []
     if n["predicted"] is not None and not parts:
@@ -201,7 +203,7 @@ def draw(data, verdict, path):
     if not theory and extrapolation is None:
         return _draw_prediction(n, path)
     figure = Figure(figsize=(6.6, 5.0 * theory + 3.4 * (extrapolation is not None)), layout="constrained")
-    parts = figure.subfigures(2, 1, height_ratios=(5.0, 3.4)) if theory and extrapolation else [figure, figure]
+    parts: Any = figure.subfigures(2, 1, height_ratios=(5.0, 3.4)) if theory and extrapolation else [figure, figure]
     if theory:
         _draw_theory(parts[0].subplots(), n)
     if extrapolation is not None:
@@ -259,7 +261,8 @@ def _draw_theory(axes, n):
 
 
 def main(argv=None):
-    return _command.main(sys.modules[__name__], argv)
+    """Ask this question on the command line; the exit status."""
+    return command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ import numpy as np
 import xarray as xr
 from scipy.stats import chi2, norm, t
 
-from diagnostics import _command
-from diagnostics._common import BLUE, ORANGE, Verdict, as_run, columns, some_coordinates, worst_first
-from diagnostics._estimates import MIN_MEMORIES, autocorrelation_time, relaxation_time
+from sgworld_numpyro.diagnostics import command
+from sgworld_numpyro.diagnostics.monte_carlo import MIN_MEMORIES, autocorrelation_time, relaxation_time
+from sgworld_numpyro.diagnostics.saved_run import as_run, some_coordinates
+from sgworld_numpyro.diagnostics.tables import BLUE, ORANGE, columns, worst_first
+from sgworld_numpyro.diagnostics.verdicts import Verdict
 
 R_HAT, MIN_ESS = 1.01, 400  # both from Vehtari et al.
 MIN_CHAINS = 4  # from which on the chains themselves say how much halves differ by chance
@@ -25,6 +27,7 @@ MAX_CHAINS_DRAWN, MAX_POINTS = 8, 1000
 
 
 def examine(data, *, seed=0, quick=False) -> Verdict:
+    """Answer the question, of anything that ``saved_run.as_run`` takes."""
     run = as_run(data)
     names, x, notes = some_coordinates(run)
     chains, draws, dim = x.shape
@@ -94,6 +97,7 @@ def _of_arviz(measure, x, **options):
 
 
 def table(verdict):
+    """The numbers of a verdict, lined up."""
     n = verdict.numbers
     badness = np.nan_to_num(n["r_hat"] / n["r_hat_by_chance"]) + abs(n["drift_in_standard_errors"]) / 100
     order, rest = worst_first(badness, n["coordinates"])
@@ -148,7 +152,8 @@ def draw(data, verdict, path):
 
 
 def main(argv=None):
-    return _command.main(sys.modules[__name__], argv)
+    """Ask this question on the command line; the exit status."""
+    return command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 import numpy as np
 from scipy.stats import norm
 
-from diagnostics._common import BLUE, MIN_DRAWS, CannotTell, Verdict, columns, with_error
-from diagnostics._estimates import ROUGH, Estimate, mean_of
+from sgworld_numpyro.diagnostics.monte_carlo import ROUGH, Estimate, mean_of
+from sgworld_numpyro.diagnostics.saved_run import MIN_DRAWS
+from sgworld_numpyro.diagnostics.tables import BLUE, columns, with_error
+from sgworld_numpyro.diagnostics.verdicts import CannotTell, Verdict
 
 # In posterior sds for the mean, relative for variances: what hardly anyone would notice.
 TOLERANCE = 0.1
@@ -84,6 +86,7 @@ def by_temperature(run, temperatures, notes) -> Verdict:
 
 
 def temperature_table(temperatures) -> str:
+    """Each temperature with its error, beside what it should be."""
     rows = [
         (name.replace("_", " "), with_error(of["value"], of["error"]), f"{of['wanted']:g}")
         for name, of in temperatures.items()

@@ -1,10 +1,10 @@
 """The exact stationary law of a run's chain, on a Gaussian posterior whose rows all have the same Hessian."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from diagnostics._common import CannotTell
+from sgworld_numpyro.diagnostics.verdicts import CannotTell
 from sgworld_numpyro.linear_gaussian import INTEGRATORS, KINETIC, SCHEMES, gaussian_mean, stationary_moments
 from sgworld_numpyro.nonequilibrium.recorded import period_of
 
@@ -13,7 +13,7 @@ MAX_BATCHES = 500  # of a pass; more differ from these in the integrator's own e
 MAX_RATES = 24
 
 
-class Law(NamedTuple):
+class ChainLaw(NamedTuple):
     """What decides the bias of a run, in units of its fastest direction's rate.
 
     Attributes:
@@ -56,7 +56,8 @@ class Law(NamedTuple):
 
     def error(self, pass_time, scheme=None):
         """Relative error of the variance, root mean square over directions; NaN where the chain is unstable."""
-        step, options = pass_time * self.batch / self.rows, {"friction": self.friction} if self.kinetic else {}
+        step = pass_time * self.batch / self.rows
+        options: dict[str, Any] = {"friction": self.friction} if self.kinetic else {}
         values = np.linspace(-1, 1, self.rows)
         values /= values.std() or 1.0  # their mean is 0
         # rows whose variance is N λ exactly: V = R λ, as in a well-specified model
@@ -79,7 +80,7 @@ class Law(NamedTuple):
         return np.array([self.error(pass_time, scheme) for pass_time in pass_times])
 
 
-def law_of(run, reference, notes) -> Law:
+def law_of(run, reference, notes) -> ChainLaw:
     """The law of a run, from its settings and, for the rates, its reference or what its tuning found.
 
     Raises:
@@ -96,6 +97,7 @@ def law_of(run, reference, notes) -> Law:
         raise CannotTell(f"posterior.attrs lacks friction, on which the law of {integrator} depends")
     rates = _rates(run, reference, notes)
     fastest = float(rates.max())
+    weights: np.ndarray
     relative, weights = np.unique(rates / fastest, return_counts=True)
     if len(relative) > MAX_RATES:
         relative = np.quantile(rates / fastest, np.linspace(0, 1, MAX_RATES))
@@ -104,7 +106,7 @@ def law_of(run, reference, notes) -> Law:
     batches = rows / batch
     if rows > MAX_ROWS:
         rows, batch = min(max(2, round(batches)), MAX_BATCHES), 1
-    return Law(
+    return ChainLaw(
         scheme=scheme,
         integrator=integrator,
         batches=batches,

@@ -6,13 +6,16 @@ import arviz as az
 import numpy as np
 import xarray as xr
 
-from diagnostics import _command
-from diagnostics._common import BLUE, Verdict, as_run, columns, some_coordinates, worst_first
+from sgworld_numpyro.diagnostics import command
+from sgworld_numpyro.diagnostics.saved_run import as_run, some_coordinates
+from sgworld_numpyro.diagnostics.tables import BLUE, columns, worst_first
+from sgworld_numpyro.diagnostics.verdicts import Verdict
 
 MAX_BARS = 31
 
 
 def examine(data, *, seed=0, quick=False) -> Verdict:
+    """Answer the question, of anything that ``saved_run.as_run`` takes."""
     run = as_run(data)
     names, x, notes = some_coordinates(run)
     draws = x.shape[0] * x.shape[1]
@@ -78,6 +81,7 @@ def _gradients(run, draws, notes):
 
 
 def table(verdict):
+    """The numbers of a verdict, lined up."""
     n = verdict.numbers
     order, rest = worst_first(-n["ess_bulk"], n["coordinates"])
     thousands = n["gradients"] and n["gradients"] / 1000
@@ -122,7 +126,8 @@ def draw(data, verdict, path):
 
 
 def main(argv=None):
-    return _command.main(sys.modules[__name__], argv)
+    """Ask this question on the command line; the exit status."""
+    return command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

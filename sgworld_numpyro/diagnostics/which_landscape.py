@@ -9,9 +9,11 @@ import sys
 import numpy as np
 from scipy.stats import norm
 
-from diagnostics import _command
-from diagnostics._common import BLUE, GREEN, ORANGE, CannotTell, Verdict, as_run, columns, reference_of, stored
-from diagnostics._estimates import ROUGH, autocorrelation_time, blocks_of, noise_of, spread
+from sgworld_numpyro.diagnostics import command
+from sgworld_numpyro.diagnostics.monte_carlo import ROUGH, autocorrelation_time, blocks_of, noise_of, spread
+from sgworld_numpyro.diagnostics.saved_run import as_run, reference_of, stored
+from sgworld_numpyro.diagnostics.tables import BLUE, GREEN, ORANGE, columns
+from sgworld_numpyro.diagnostics.verdicts import CannotTell, Verdict
 from sgworld_numpyro.nonequilibrium.moments import jackknife, lagged_moments
 
 BEYOND_CHANCE = 3  # standard errors
@@ -25,6 +27,7 @@ WHAT_TO_STORE = (
 
 
 def examine(data, *, seed=0, quick=False) -> Verdict:
+    """Answer the question, of anything that ``saved_run.as_run`` takes."""
     run = as_run(data)
     landscape = stored(run, "landscape", ("loss_minimum", "landscape_minimum", "covariance"))
     expected = _expected(run)
@@ -142,6 +145,7 @@ def _between(x, landscape):
 
 
 def table(verdict):
+    """The numbers of a verdict, lined up."""
     n = verdict.numbers
     shown = range(min(12, len(n["axis_sd"])))
     rows = [
@@ -201,7 +205,8 @@ def draw(data, verdict, path):
 
 
 def main(argv=None):
-    return _command.main(sys.modules[__name__], argv)
+    """Ask this question on the command line; the exit status."""
+    return command.main(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":
