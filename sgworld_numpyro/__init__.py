@@ -2,7 +2,13 @@
 
 ``MCMC(SGWORLD(model, step_size=h), ...)`` samples the posterior of an ordinary NumPyro model, with its
 ``plate(..., subsample_size=B)``, from minibatches.
+
+Beside the sampler there are, loaded at their first use: ``datasets``, ``diagnostics``, ``landscape``,
+``linear_gaussian``, ``nonequilibrium`` and ``testing``.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from sgworld_numpyro.chain.divergence import DivergenceWarning
 from sgworld_numpyro.chain.state import SGState
@@ -14,6 +20,7 @@ from sgworld_numpyro.model.requirements import ModelError
 from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity
 from sgworld_numpyro.results.inference_data import to_inference_data
 from sgworld_numpyro.results.predictions import Average, averages, predictor
+from sgworld_numpyro.results.versions import __version__
 from sgworld_numpyro.schedules import welling_teh
 from sgworld_numpyro.subsampling import (
     BatchReshuffle,
@@ -30,7 +37,13 @@ from sgworld_numpyro.subsampling import (
 from sgworld_numpyro.tuning.report import tuning_report
 from sgworld_numpyro.tuning.tuned_start import TuningError
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from sgworld_numpyro import datasets as datasets
+    from sgworld_numpyro import diagnostics as diagnostics
+    from sgworld_numpyro import landscape as landscape
+    from sgworld_numpyro import linear_gaussian as linear_gaussian
+    from sgworld_numpyro import nonequilibrium as nonequilibrium
+    from sgworld_numpyro import testing as testing
 
 __all__ = [
     "BAOAB",
@@ -62,6 +75,7 @@ __all__ = [
     "SymmetricReshuffle",
     "TuningError",
     "WithReplacement",
+    "__version__",
     "averages",
     "extrapolate",
     "predictor",
@@ -69,3 +83,17 @@ __all__ = [
     "tuning_report",
     "welling_teh",
 ]
+
+_LOADED_AT_FIRST_USE = ("datasets", "diagnostics", "landscape", "linear_gaussian", "nonequilibrium", "testing")
+
+
+if not TYPE_CHECKING:  # a type checker would take it to have every name
+
+    def __getattr__(name):
+        if name in _LOADED_AT_FIRST_USE:
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_LOADED_AT_FIRST_USE})

@@ -12,9 +12,6 @@ import xarray as xr
 from numpyro.infer import MCMC
 from scipy.stats import t as student
 
-import diagnostics
-from diagnostics import _common, _estimates, _theory
-from diagnostics.__main__ import main
 from sgworld_numpyro import (
     BAOAB,
     SGLD,
@@ -22,8 +19,11 @@ from sgworld_numpyro import (
     IndependentBatches,
     RandomReshuffle,
     WithReplacement,
+    diagnostics,
     to_inference_data,
 )
+from sgworld_numpyro.diagnostics import monte_carlo, saved_run, theory
+from sgworld_numpyro.diagnostics.__main__ import main
 from sgworld_numpyro.linear_gaussian import gaussian_mean, relative_covariance_error, stationary_moments
 from tests.problems import anisotropic_mean
 
@@ -32,7 +32,7 @@ OSCILLATION = np.array([[0.7, -0.4], [0.4, 0.7]])
 
 
 def module(name):
-    return importlib.import_module(f"diagnostics.{name}")
+    return importlib.import_module(f"sgworld_numpyro.diagnostics.{name}")
 
 
 def examine(name, data, **options):
@@ -102,9 +102,9 @@ def test_the_autocorrelation_time_is_that_of_the_chain(phi):
     exact = (1 + phi) / (1 - phi)
     # Sokal (1997): the relative variance of an estimate cut off after W draws is 2 (2 W + 1) / n
     error = max(exact, 1) * np.sqrt(2 * (2 * 5 * max(exact, 1) + 1) / (chains * draws))
-    assert abs(_estimates.autocorrelation_time(x)[0] - exact) <= 5 * error
+    assert abs(monte_carlo.autocorrelation_time(x)[0] - exact) <= 5 * error
     if phi > 0:
-        assert _estimates.relaxation_time(exact) == pytest.approx(-1 / np.log(phi))
+        assert monte_carlo.relaxation_time(exact) == pytest.approx(-1 / np.log(phi))
 
 
 def test_a_short_run_of_a_slow_chain_is_no_proof_against_it():
@@ -157,14 +157,14 @@ def test_the_spread_is_judged(options, holds, words):
 
 def test_the_spread_is_measured_without_bias_from_noise():
     exact = 0.3  # relative covariance error of 1.3 Σ
-    found = _estimates.spread(independent(WIDE), {k: np.array(v) for k, v in REFERENCE.items()})
+    found = monte_carlo.spread(independent(WIDE), {k: np.array(v) for k, v in REFERENCE.items()})
     for estimate, value in ((found.width, exact), (found.squared_covariance_error, exact**2)):
         assert abs(estimate.value - value) <= 5 * estimate.error
     kl = exact - np.log(1.3)
     assert abs(found.kl.value - kl) <= 5 * found.kl.error
     # with nothing to find, the noise alone is d (d + 1) / n = 6e-4 / 2 before its removal
     nothing = [
-        _estimates.spread(independent(seed=s, draws=400), {k: np.array(v) for k, v in REFERENCE.items()})
+        monte_carlo.spread(independent(seed=s, draws=400), {k: np.array(v) for k, v in REFERENCE.items()})
         for s in range(20)
     ]
     squares = np.array([f.squared_covariance_error.value for f in nothing])
@@ -190,7 +190,7 @@ def test_few_short_chains_have_no_errors():
     for name in ("has_it_the_right_spread", "which_landscape"):
         verdict = examine(name, run)
         assert verdict.holds is None
-        assert _estimates.ROUGH in verdict.numbers["notes"]
+        assert monte_carlo.ROUGH in verdict.numbers["notes"]
 
 
 TEMPERATURES = ("configurational_temperature", "fluctuation_dissipation", "kinetic_temperature")
@@ -228,7 +228,7 @@ def test_the_temperature_tells_without_a_reference(mean, draws, temperature, hol
 
 
 def test_errors_of_a_temperature_know_its_memory():
-    found = [_estimates.mean_of(noisy(1.0, 1000, seed=s))[0] for s in range(40)]
+    found = [monte_carlo.mean_of(noisy(1.0, 1000, seed=s))[0] for s in range(40)]
     pulls = np.array([(estimate.value - 1) / estimate.error for estimate in found])
     # t variates of 63 degrees of freedom: their mean square is 1.03, known to √(2/40)
     assert abs(np.mean(pulls**2) - 1.03) <= 5 * np.sqrt(2 / 40)
@@ -241,7 +241,7 @@ def test_what_was_not_measured_is_said():
     assert verdict.holds is True
     assert "Not measured, as its values are NaN: kinetic_temperature." in verdict.numbers["notes"]
     unmeasured = with_stats(run_of(independent()), configurational_temperature=nothing)
-    with pytest.raises(_common.CannotTell, match=r"configurational_temperature.*ten steps"):
+    with pytest.raises(diagnostics.CannotTell, match=r"configurational_temperature.*ten steps"):
         examine("has_it_the_right_spread", unmeasured)
 
 
@@ -285,7 +285,7 @@ def test_what_a_run_records_is_read(tmp_path):
     mcmc.run(jax.random.key(0), *problem.data, extra_fields=TEMPERATURES)
     path = tmp_path / "run.nc"
     to_inference_data(mcmc).to_netcdf(path)
-    verdict = examine("has_it_the_right_spread", _common.load(path))
+    verdict = examine("has_it_the_right_spread", saved_run.load(path))
     moments = stationary_moments(problem.exact, IndependentBatches(), EulerMaruyama(), h, 20)
     excess = np.trace(problem.exact.hessian @ moments.period_end[1]) / 2 - 1
     found = verdict.numbers["temperatures"]
@@ -305,7 +305,7 @@ def test_sites_are_compared_in_alphabetical_order():
 
 def test_a_reference_of_another_dimension_is_refused():
     run = run_of(independent(), reference={"mean": [0.0], "covariance": [[1.0]]})
-    with pytest.raises(_common.CannotTell, match=r"has 1 coordinates and the draws 2 .*--var-names"):
+    with pytest.raises(diagnostics.CannotTell, match=r"has 1 coordinates and the draws 2 .*--var-names"):
         examine("has_it_the_right_spread", run)
 
 
@@ -352,7 +352,7 @@ MIXED = {"scheme": "random_reshuffle", "num_rows": 100, "batch_size": 10, "steps
 
 @pytest.mark.parametrize("name", ["does_probability_circulate", "do_fluctuation_theorems_hold"])
 def test_mixed_phases_are_no_chain(name, balanced):
-    with pytest.raises(_common.CannotTell, match="mix 10 phases"):
+    with pytest.raises(diagnostics.CannotTell, match="mix 10 phases"):
         examine(name, balanced.assign_attrs(MIXED))
 
 
@@ -395,7 +395,7 @@ def test_without_a_landscape_the_reference_serves(options, holds):
 
 
 def test_without_either_it_says_what_to_store():
-    with pytest.raises(_common.CannotTell, match=r"landscape.*loss_minimum.*reference"):
+    with pytest.raises(diagnostics.CannotTell, match=r"landscape.*loss_minimum.*reference"):
         examine("which_landscape", run_of(independent()))
 
 
@@ -427,7 +427,7 @@ def test_bias_and_theory_agree(scheme, holds):
     assert verdict.holds is holds
     numbers = verdict.numbers
     assert numbers["pass_time"] == pytest.approx(pass_time)
-    found = _estimates.spread(x, {k: np.asarray(v) for k, v in reference.items()}).squared_covariance_error
+    found = monte_carlo.spread(x, {k: np.asarray(v) for k, v in reference.items()}).squared_covariance_error
     assert abs(found.value - numbers["theory"] ** 2) <= 5 * found.error
     again = stationary_moments(problem, scheme, EulerMaruyama(), numbers["step_size_at_tolerance"], 10)
     excess = again.period_end[1].diagonal() / problem.covariance.diagonal() - 1
@@ -466,7 +466,7 @@ def test_theory_knows_kinetic_integrators(pass_time, holds):
 def test_kinetic_theory_wants_the_friction():
     run, _ = kinetic_run(0.3, friction=40.0, draws=100)
     del run.attrs["friction"]
-    with pytest.raises(_common.CannotTell, match="lacks friction"):
+    with pytest.raises(diagnostics.CannotTell, match="lacks friction"):
         examine("how_biased_by_step_size", run)
 
 
@@ -490,8 +490,8 @@ def test_the_rate_that_tuning_found_is_used_with_a_reference():
 
 def test_long_passes_differ_by_the_integrators_error_alone():
     """Ten thousand batches a pass stand for themselves, by five hundred of them."""
-    law = _theory.law_of(
-        _common.as_run(run_of(independent(draws=50), **SETTINGS | {"num_rows": 100_000, "step_size": 1e-5})),
+    law = theory.law_of(
+        saved_run.as_run(run_of(independent(draws=50), **SETTINGS | {"num_rows": 100_000, "step_size": 1e-5})),
         {"covariance": np.eye(2)},
         [],
     )
@@ -561,18 +561,18 @@ def test_an_extrapolation_from_too_large_a_step_is_told():
 
 
 def test_another_object_is_no_extrapolation():
-    with pytest.raises(_common.CannotTell, match=r"extrapolation.*has no 'names'"):
+    with pytest.raises(diagnostics.CannotTell, match=r"extrapolation.*has no 'names'"):
         examine("how_biased_by_step_size", run_of(independent(draws=50), extrapolation={"mean": [1.0]}))
 
 
 def test_bias_wants_settings(balanced):
-    with pytest.raises(_common.CannotTell, match="lacks scheme, integrator, step_size"):
+    with pytest.raises(diagnostics.CannotTell, match="lacks scheme, integrator, step_size"):
         examine("how_biased_by_step_size", balanced)
 
 
 def test_plain_descent_has_no_posterior_to_miss(balanced):
     run = balanced.assign_attrs(SETTINGS | {"step_size": 0.1, "temperature": 0.0})
-    with pytest.raises(_common.CannotTell, match="temperature 0"):
+    with pytest.raises(diagnostics.CannotTell, match="temperature 0"):
         examine("how_biased_by_step_size", run)
 
 
@@ -589,7 +589,7 @@ def test_gradients_are_counted(balanced):
 
 def test_gradients_of_nuts_are_its_leapfrog_steps(balanced, saved):
     steps = xr.Dataset({"n_steps": (("chain", "draw"), np.full((CHAINS, DRAWS), 3))})
-    groups = _common.load(saved(balanced, sample_stats=steps))
+    groups = saved_run.load(saved(balanced, sample_stats=steps))
     assert examine("what_did_it_cost", groups).numbers["passes"] == 3 * CHAINS * DRAWS
 
 
@@ -600,7 +600,7 @@ def test_the_recorded_position_comes_before_the_sites(saved):
     x = independent()
     position = xr.Dataset({"position": (("chain", "draw", "k"), x)})
     path = saved(xr.Dataset({"s": (("chain", "draw"), np.exp(x[..., 0]))}), sample_stats=position)
-    run = _common.as_run(_common.load(path))
+    run = saved_run.as_run(saved_run.load(path))
     np.testing.assert_array_equal(run.x.values, x)
 
 
@@ -608,8 +608,8 @@ def test_what_arviz_writes_is_read(tmp_path):
     x = independent(draws=50)
     data = az.from_dict({"posterior": {"w": x}}) if int(az.__version__.split(".")[0]) else az.from_dict({"w": x})
     data.to_netcdf(str(tmp_path / "plain.nc"))
-    np.testing.assert_array_equal(_common.as_run(data).x, x)
-    np.testing.assert_array_equal(_common.as_run(_common.load(tmp_path / "plain.nc")).x, x)
+    np.testing.assert_array_equal(saved_run.as_run(data).x, x)
+    np.testing.assert_array_equal(saved_run.as_run(saved_run.load(tmp_path / "plain.nc")).x, x)
 
 
 def test_what_does_not_move_is_left_out_and_said():
@@ -733,7 +733,7 @@ def test_figures_are_drawn_without_a_reference(attrs, series, tmp_path):
         ("has_it_the_right_spread", "configurational_temperature" in series),
     ):
         if drawn:
-            module(name).draw(_common.as_run(data), examine(name, data), tmp_path / f"{name}.png")
+            module(name).draw(saved_run.as_run(data), examine(name, data), tmp_path / f"{name}.png")
             assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 

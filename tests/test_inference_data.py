@@ -15,7 +15,6 @@ import pytest
 from numpyro.handlers import scope
 from numpyro.infer import MCMC, NUTS
 
-from diagnostics import what_did_it_cost
 from sgworld_numpyro import (
     SGD,
     SGLD,
@@ -27,6 +26,7 @@ from sgworld_numpyro import (
     to_inference_data,
     welling_teh,
 )
+from sgworld_numpyro.diagnostics import what_did_it_cost
 from sgworld_numpyro.nonequilibrium import labelled
 from sgworld_numpyro.preconditioners import Diagonal
 from sgworld_numpyro.results.run_attributes import name_of

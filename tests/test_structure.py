@@ -32,6 +32,8 @@ ROOMS = (
     "kernel",
     "results",
     "extrapolation",
+    "diagnostics",
+    "testing",
 )
 MAX_FILES_AT_FRONT = 8
 

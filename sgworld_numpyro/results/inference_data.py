@@ -1,13 +1,10 @@
 """From a finished run to ArviZ data that say how the run was made."""
 
 import copy
-import sys
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
-import numpyro
 import xarray as xr
 from numpyro.infer import MCMC
 
@@ -16,6 +13,7 @@ from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.handlers import dotted, with_dots
 from sgworld_numpyro.results.log_likelihood import chosen_rows, dims_of, pointwise_log_likelihood
 from sgworld_numpyro.results.run_attributes import attributes_of, settings_of
+from sgworld_numpyro.results.versions import package_versions
 
 
 def to_inference_data(
@@ -72,7 +70,7 @@ def to_inference_data(
         if log_likelihood is not None and not isinstance(log_likelihood, bool):
             raise ValueError(f"of a run of {type(kernel).__name__} want log_likelihood=True, for every row, or False.")
         data = az.from_numpyro(mcmc, log_likelihood=bool(log_likelihood), coords=coords, dims=dims, **options)
-        data["posterior"].attrs.update(_versions(mcmc))
+        data["posterior"].attrs.update(_taken(mcmc))
         return data
     coords = _with_dots(coords or {})
     settings, arguments = settings_of(mcmc), Arguments.of(mcmc._args, mcmc._kwargs)
@@ -92,7 +90,7 @@ def to_inference_data(
     taken = int(np.ravel(mcmc.last_state.i)[0])  # the last draw is the last state
     last = int(posterior["draw"].values[-1])
     posterior.attrs["samples_before"] = taken - (last + 1) * mcmc.thinning
-    posterior.attrs.update(_versions(mcmc))
+    posterior.attrs.update(_taken(mcmc))
     if log_likelihood is not None and log_likelihood is not False:
         group = _log_likelihood(mcmc, kernel, settings.target, arguments, log_likelihood, names, coords, posterior)
         if isinstance(data, xr.DataTree):
@@ -114,14 +112,8 @@ def _check_dims(dims: Mapping[str, Any], values: Mapping[str, Any]) -> None:
                 )
 
 
-def _versions(mcmc):
-    return {
-        "num_warmup": mcmc.num_warmup,
-        "thinning": mcmc.thinning,
-        "sgworld_numpyro_version": sys.modules["sgworld_numpyro"].__version__,
-        "jax_version": jax.__version__,
-        "numpyro_version": numpyro.__version__,
-    }
+def _taken(mcmc):
+    return {"num_warmup": mcmc.num_warmup, "thinning": mcmc.thinning, **package_versions()}
 
 
 def _with_dots(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def relaxation_time(tau):
 class Blocks(NamedTuple):
     """How to cut a run for its errors: into ``count`` blocks, which are ``independent`` or too short to be."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # a stable key of the numbers that are written
     independent: bool
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 from scipy.stats import norm
 
-from diagnostics._common import BLUE, MIN_DRAWS, CannotTell, Verdict, columns, with_error
-from diagnostics._estimates import ROUGH, Estimate, mean_of
 from sgworld_numpyro import integrators, subsampling
+from sgworld_numpyro.diagnostics.monte_carlo import ROUGH, Estimate, mean_of
+from sgworld_numpyro.diagnostics.saved_run import MIN_DRAWS
+from sgworld_numpyro.diagnostics.tables import BLUE, columns, with_error
+from sgworld_numpyro.diagnostics.verdicts import CannotTell, Verdict
 from sgworld_numpyro.integrators import EulerMaruyama
 from sgworld_numpyro.subsampling import IndependentBatches, WithReplacement
 
@@ -93,6 +95,7 @@ def by_temperature(run, temperatures, notes) -> Verdict:
 
 
 def temperature_table(temperatures) -> str:
+    """Each temperature with its error, beside what it should be."""
     rows = [
         (name.replace("_", " "), with_error(of["value"], of["error"]), f"{of['wanted']:g}")
         for name, of in temperatures.items()

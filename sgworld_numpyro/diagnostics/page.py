@@ -5,8 +5,8 @@ import html
 import io
 from typing import NamedTuple
 
-from diagnostics._command import question
-from diagnostics._common import Verdict
+from sgworld_numpyro.diagnostics.command import question
+from sgworld_numpyro.diagnostics.verdicts import Verdict
 
 ANSWERS = {True: "yes", False: "no", None: "–"}
 OPEN = ("How", "What", "Which")  # questions that want more than a yes or no
@@ -40,7 +40,7 @@ def figure_of(module, run, verdict):
     return picture.getvalue()
 
 
-def page(title, run, sections):
+def html_page(title, run, sections):
     """The page's text."""
     summary = "\n".join(_row(section) for section in sections)
     details = "\n".join(_details(section) for section in sections)

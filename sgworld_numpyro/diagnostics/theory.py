@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diagnostics._common import CannotTell
 from sgworld_numpyro import integrators, subsampling
+from sgworld_numpyro.diagnostics.verdicts import CannotTell
 from sgworld_numpyro.linear_gaussian import gaussian_mean, stationary_moments
 from sgworld_numpyro.nonequilibrium.recorded import period_of
 from sgworld_numpyro.subsampling import FullBatch
@@ -15,7 +15,7 @@ MAX_BATCHES = 500  # of a pass; more differ from these in the integrator's own e
 MAX_RATES = 24
 
 
-class Law(NamedTuple):
+class ChainLaw(NamedTuple):
     """What decides the bias of a run, in units of its fastest direction's rate.
 
     Attributes:
@@ -49,7 +49,7 @@ class Law(NamedTuple):
     @property
     def friction(self):
         """γ/√λ of kinetic integrators, else None."""
-        return self.integrator.friction if self.kinetic else None
+        return getattr(self.integrator, "friction", None)
 
     @property
     def symbol(self):
@@ -84,7 +84,7 @@ class Law(NamedTuple):
         return np.array([self.error(pass_time, scheme) for pass_time in pass_times])
 
 
-def law_of(run, reference, notes) -> Law:
+def law_of(run, reference, notes) -> ChainLaw:
     """The law of a run, from its settings and, for the rates, its reference or what its tuning found.
 
     Raises:
@@ -92,7 +92,8 @@ def law_of(run, reference, notes) -> Law:
     """
     attrs = run.attrs
     names = str(attrs["scheme"]), str(attrs["integrator"])
-    scheme, integrator = subsampling.named(names[0]), integrators.named(names[1])
+    scheme = subsampling.named(names[0])
+    integrator: Any = integrators.named(names[1])
     if scheme is None or integrator is None:
         raise CannotTell(
             f"linear_gaussian has no theory of {names[0]!r} with {names[1]!r}; it has the integrators "
@@ -104,6 +105,7 @@ def law_of(run, reference, notes) -> Law:
         raise CannotTell(f"posterior.attrs lacks friction, on which the law of {integrator.name} depends")
     rates = _rates(run, reference, notes)
     fastest = float(rates.max())
+    weights: np.ndarray
     relative, weights = np.unique(rates / fastest, return_counts=True)
     if len(relative) > MAX_RATES:
         relative = np.quantile(rates / fastest, np.linspace(0, 1, MAX_RATES))
@@ -112,7 +114,7 @@ def law_of(run, reference, notes) -> Law:
     batches = rows / batch
     if rows > MAX_ROWS:
         rows, batch = min(max(2, round(batches)), MAX_BATCHES), 1
-    return Law(
+    return ChainLaw(
         scheme=scheme(),
         integrator=integrator(friction=friction / np.sqrt(fastest)) if integrator.kinetic else integrator(),
         batches=batches,

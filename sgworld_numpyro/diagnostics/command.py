@@ -3,11 +3,15 @@
 import argparse
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from diagnostics._common import CannotTell, Verdict, as_run, load
+from sgworld_numpyro.diagnostics.saved_run import as_run, load
+from sgworld_numpyro.diagnostics.verdicts import CannotTell, Verdict
+
+COMMAND = "python -m sgworld_numpyro.diagnostics"
 
 
 def plain(value):
@@ -54,6 +58,7 @@ def parse(description, argv, prog=None):
 
 
 def write_json(path, numbers):
+    """Write numbers to a file; nothing if ``path`` is None."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(plain(numbers), indent=2) + "\n")
@@ -66,13 +71,22 @@ def fail(error):
 
 
 def question(module):
+    """The question that a module asks: the first line of its docstring."""
     return module.__doc__.splitlines()[0]
+
+
+def figures_wanted() -> bool:
+    """Whether figures can be drawn; where matplotlib is missing, the error stream says what installs it."""
+    found = find_spec("matplotlib") is not None
+    if not found:
+        print("no figures without matplotlib: pip install 'sgworld_numpyro[figures]'", file=sys.stderr)
+    return found
 
 
 def main(module, argv=None):
     """Ask one question of the run that the command line names; the exit status."""
     name = Path(module.__file__).stem
-    options = parse(question(module), argv, prog=f"python -m diagnostics.{name}")
+    options = parse(question(module), argv, prog=f"{COMMAND} {name}")
     try:
         run = as_run(load(options.run), options.var_names)
         verdict = answer(module, run, options)
@@ -81,19 +95,18 @@ def main(module, argv=None):
     try:
         print(f"{question(module)}\n{options.run}: {described(run)}\n\n{report(module, verdict)}")
         write_json(options.json, {"run": str(options.run), name: verdict._asdict()})
-        if len(verdict.numbers) > 1:
+        if len(verdict.numbers) > 1 and figures_wanted():
             options.out.mkdir(parents=True, exist_ok=True)
             path = options.out / f"{options.run.stem}_{name}.png"
             module.draw(run, verdict, path)
             print(f"Figure: {path}")
     except OSError as error:
         return fail(error)
-    except ModuleNotFoundError as error:
-        return fail(f"{error}; figures want the package's extra: pip install 'sgworld_numpyro[examples]'")
     return 0
 
 
 def described(run):
+    """A run's size and settings in one line."""
     chains, draws, dim = run.x.shape
     settings = [str(run.attrs[key]) for key in ("scheme", "integrator") if key in run.attrs]
     step = [f"step size {run.attrs['step_size']:.3g}"] if isinstance(run.attrs.get("step_size"), float) else []

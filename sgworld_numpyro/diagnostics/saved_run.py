@@ -1,47 +1,26 @@
-"""What the diagnostics share: verdicts, reading a run, and tables."""
+"""A run as the diagnostics see it, and how it is read from a file."""
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 import xarray as xr
 from scipy.linalg import qr
 
+from sgworld_numpyro.diagnostics.tables import shortened
+from sgworld_numpyro.diagnostics.verdicts import CannotTell
 from sgworld_numpyro.nonequilibrium import labelled, principal_components, recorded
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.35"
 MIN_DRAWS = 4  # the fewest of which ArviZ computes R-hat
 MAX_COORDINATES = 20  # of the nonequilibrium measures, whose errors grow with the square of the dimension
 DRAWS_PER_COMPONENT = 50
 DEPENDENT = 1e-10  # of the variance is left: draws are stored in single precision
 MAX_MEASURED = 500  # of measures of single coordinates, which take ArviZ milliseconds each
-SHOWN_ROWS = 12  # of a table with a row a coordinate
 
 
-class Verdict(NamedTuple):
-    """The answer to a question.
-
-    Attributes:
-        holds: yes, no, or None where the run cannot tell or the question has no yes.
-        sentence: one line.
-        numbers: every number that is printed, under stable keys, and "notes": what the reader should know.
-    """
-
-    holds: bool | None
-    sentence: str
-    numbers: dict[str, Any]
-
-
-class CannotTell(Exception):
-    """The question has no answer on this run, and why."""
-
-    def verdict(self):
-        return Verdict(None, f"cannot tell: {self}", {"notes": []})
-
-
-class Run(NamedTuple):
+class SavedRun(NamedTuple):
     """A run as the diagnostics see it.
 
     Attributes:
@@ -91,13 +70,13 @@ def load(path):
         raise ValueError(f"{path} is not readable as netCDF ({str(error).splitlines()[0]})") from error
 
 
-def as_run(data, var_names=None) -> Run:
-    """What ``load`` returns, ArviZ data of either generation, or a data set of draws, as a ``Run``.
+def as_run(data, var_names=None) -> SavedRun:
+    """What ``load`` returns, ArviZ data of either generation, or a data set of draws, as a ``SavedRun``.
 
     Raises:
         ValueError: for a site that is not there, too few draws, draws that are not finite, or that do not move.
     """
-    if isinstance(data, Run):
+    if isinstance(data, SavedRun):
         return data
     posterior = _group(data, "posterior")
     if posterior is None or not posterior.data_vars:
@@ -130,7 +109,7 @@ def as_run(data, var_names=None) -> Run:
         still = [str(name) for name in x["coordinate"].values[~moves]]
         notes.append(f"Left out, as it does not move: {shortened(still)}.")
     attrs = dict(posterior.attrs)
-    return Run(x[..., moves].assign_attrs(attrs), kept[moves], len(places), attrs, stats, tuple(notes))
+    return SavedRun(x[..., moves].assign_attrs(attrs), kept[moves], len(places), attrs, stats, tuple(notes))
 
 
 def _group(data, name):
@@ -143,7 +122,7 @@ def _group(data, name):
     return group if isinstance(group, xr.Dataset) else group.to_dataset()
 
 
-def some_coordinates(run: Run) -> tuple[list[str], np.ndarray, list[str]]:
+def some_coordinates(run: SavedRun) -> tuple[list[str], np.ndarray, list[str]]:
     """Names and draws of at most ``MAX_MEASURED`` coordinates, and the run's notes with what was done."""
     notes, names, x = list(run.notes), run.names, run.x.values
     if len(names) > MAX_MEASURED:
@@ -153,7 +132,7 @@ def some_coordinates(run: Run) -> tuple[list[str], np.ndarray, list[str]]:
     return names, x, notes
 
 
-def few_coordinates(run: Run) -> tuple[xr.Dataset, list[str]]:
+def few_coordinates(run: SavedRun) -> tuple[xr.Dataset, list[str]]:
     """A data set that ``labelled`` takes, of at most ``MAX_COORDINATES`` coordinates, and what was done.
 
     Raises:
@@ -190,7 +169,7 @@ def check_independent(x, names):
         )
 
 
-def stored_object(run: Run, key: str, wanted: tuple[str, ...]):
+def stored_object(run: SavedRun, key: str, wanted: tuple[str, ...]):
     """The JSON object in ``posterior.attrs[key]``, or None.
 
     Raises:
@@ -208,7 +187,7 @@ def stored_object(run: Run, key: str, wanted: tuple[str, ...]):
     return found
 
 
-def stored(run: Run, key: str, wanted: tuple[str, ...]):
+def stored(run: SavedRun, key: str, wanted: tuple[str, ...]):
     """``stored_object``, with vectors and matrices as arrays of the run's coordinates.
 
     Raises:
@@ -230,7 +209,7 @@ def stored(run: Run, key: str, wanted: tuple[str, ...]):
     return found | {name: value[np.ix_(*[run.kept] * value.ndim)] for name, value in whole.items()}
 
 
-def reference_of(run: Run):
+def reference_of(run: SavedRun):
     """The stored mean and covariance to compare with, or None; with errors of its own where it has an "ess"."""
     found = stored(run, "reference", ("mean", "covariance"))
     if found is not None and "ess" in found:
@@ -238,32 +217,3 @@ def reference_of(run: Run):
         errors = {"mean_error": sd / np.sqrt(found["ess"]), "sd_error": sd / np.sqrt(2 * found["ess"])}
         return errors | found
     return found
-
-
-def with_error(value, error):
-    """A number with as many digits as its error deserves."""
-    if not np.isfinite(error) or not error > 0 or max(abs(value), error) < 1e-3:
-        return f"{value:.2g} ± {error:.1g}"
-    digits = max(0, int(np.ceil(-np.log10(error * 1.05))))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
-
-
-def shortened(names, most=6):
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def columns(rows, header):
-    """A table that lines up: the first column to the left, the others to the right."""
-    rows = [[str(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
-        for row in rows
-    )
-
-
-def worst_first(badness, names):
-    """Numbers of the coordinates to show, worst first, and a line that says how many are not."""
-    order = np.argsort(-np.asarray(badness), kind="stable")[:SHOWN_ROWS]
-    hidden = len(names) - len(order)
-    return order, f"\nand {hidden} coordinates more, which look better" if hidden else ""

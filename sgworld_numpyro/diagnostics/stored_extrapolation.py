@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t
 
-from diagnostics._common import BLUE, GREEN, ORANGE, Run, columns, stored_object, with_error
+from sgworld_numpyro.diagnostics.saved_run import SavedRun, stored_object
+from sgworld_numpyro.diagnostics.tables import BLUE, GREEN, ORANGE, columns, with_error
 
 SHIFT_TOLERANCE = 0.05  # posterior sds, of the mean
 SHOWN, DRAWN = 6, 4
@@ -64,7 +65,7 @@ class Extrapolated(NamedTuple):
         return values, abs(values) / np.maximum(abs(self.moved), 1e-9)
 
 
-def extrapolated(run: Run) -> Extrapolated | None:
+def extrapolated(run: SavedRun) -> Extrapolated | None:
     """What the run stores in ``posterior.attrs["extrapolation"]``.
 
     Raises:
@@ -120,6 +121,7 @@ def judged(found: Extrapolated, tolerance) -> tuple[bool | None, str]:
 
 
 def extrapolation_table(found: Extrapolated) -> str:
+    """Means and variances at h, h/2 and 0, those that moved most first."""
     h = found.step_sizes
     header = ("coordinate", *(f"at h = {size:.3g}" if size else "h to 0" for size in h), "moved, in errors")
     rows = []

@@ -1,0 +1,3 @@
+"""Checks that a subsampling scheme or an integrator of your own keeps its protocol's promises."""
+
+__all__: list[str] = []
