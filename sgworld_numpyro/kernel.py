@@ -26,7 +26,7 @@ from sgworld_numpyro.chain.kept import Keeping
 from sgworld_numpyro.chain.progress import Progress
 from sgworld_numpyro.chain.settings import Settings
 from sgworld_numpyro.chain.stability import largest_stable_step_size
-from sgworld_numpyro.chain.start import check_initial_state, check_initial_values, check_key, start
+from sgworld_numpyro.chain.start import check_initial_state, check_initial_values, check_key, initial_state
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.chain.thermometer import take_temperature
 from sgworld_numpyro.gradients import GradientEstimator, Minibatch
@@ -158,7 +158,7 @@ class StochasticGradientKernel(MCMCKernel):
         check_initial_values(init_params, engine.target.prototype, batch)
         if callable(self._step_size):
             options.check_schedule(self._step_size, num_warmup * engine.steps)
-        begin = partial(start, engine, self._init_strategy, self._initial_step_size())
+        begin = partial(initial_state, engine, self._init_strategy, self._initial_step_size())
         state, valid = binding.compiled("start", begin, arguments, once=binding.hold)(rng_key, init_params)
         first = None if is_traced(valid) else state.position.reshape(-1, engine.target.dim)[0]
         if first is not None:
@@ -407,7 +407,7 @@ class StochasticGradientKernel(MCMCKernel):
         binding = self._bindings.current
         if binding is None:
             return float("nan")
-        begin = partial(start, binding.engine, self._init_strategy, 1.0)
+        begin = partial(initial_state, binding.engine, self._init_strategy, 1.0)
         state, _ = binding.compiled("start", begin, binding.arguments)(random.key(0), None)
 
         def estimate(arguments, position, tuning):

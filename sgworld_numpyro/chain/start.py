@@ -21,7 +21,7 @@ from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import is_traced
 
 
-def start(engine: Engine, init_strategy: Callable, step_size, arguments: Arguments, rng_key, init_params):
+def initial_state(engine: Engine, init_strategy: Callable, step_size, arguments: Arguments, rng_key, init_params):
     """The initial state for one key or several, and whether it is valid."""
     single = is_prng_key(rng_key)
 

@@ -1,6 +1,6 @@
 """The exact stationary law of a run's chain, on a Gaussian posterior whose rows all have the same Hessian."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
