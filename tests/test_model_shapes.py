@@ -14,7 +14,6 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax import lax
-from models import BATCH, GROUPS, HELD_OUT, ROWS, TABLE, X, Y, partition
 from numpyro.handlers import scale, scope
 from numpyro.infer.util import potential_energy
 
@@ -23,6 +22,7 @@ from sgworld_numpyro.chain.binding import Binding
 from sgworld_numpyro.chain.consistency import check_minibatches
 from sgworld_numpyro.model.handlers import HostArray
 from sgworld_numpyro.model.target import Arguments, inspect_model
+from tests.models import BATCH, GROUPS, HELD_OUT, ROWS, TABLE, X, Y, partition
 
 # A sum of some hundred terms of order 100, rounded to 2**-24 each and added in any order
 FLOAT32 = 1e-5
