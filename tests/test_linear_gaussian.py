@@ -320,7 +320,7 @@ def test_sampled_orders_agree_with_enumeration(scheme, num_rows, order, monkeypa
     step_size = stable_step(problem, 0.5)
     order = None if order is None else np.array(order)
     exact = stationary_moments(problem, scheme, LM, step_size, 2, order=order)
-    monkeypatch.setattr(_orders, "MAX_ENUMERATED", 0)
+    monkeypatch.setattr(orders, "MAX_ENUMERATED", 0)
     sampled = stationary_moments(problem, scheme, LM, step_size, 2, order=order)
     assert sampled.covariance_error.max() > 0
     assert_within(sampled.mean - exact.mean, sampled.mean_error)
@@ -332,7 +332,7 @@ def test_standard_errors_are_calibrated(scheme, monkeypatch):
     problem = small_problem(6, equal=False)
     step_size = stable_step(problem, 0.5)
     exact = stationary_moments(problem, scheme, LM, step_size, 2)
-    monkeypatch.setattr(_orders, "MAX_ENUMERATED", 0)
+    monkeypatch.setattr(orders, "MAX_ENUMERATED", 0)
     scores = []
     for seed in range(40):
         sampled = stationary_moments(problem, scheme, LM, step_size, 2, num_orders=400, seed=seed)
@@ -354,7 +354,7 @@ def test_standard_errors_are_calibrated(scheme, monkeypatch):
     ],
 )
 def test_sampled_orders_obey_their_scheme(scheme, num_rows, shape, quenched, monkeypatch):
-    monkeypatch.setattr(_orders, "MAX_ENUMERATED", 0)
+    monkeypatch.setattr(orders, "MAX_ENUMERATED", 0)
     sample = orders.possible_orders(scheme, num_rows, 4, None, num_orders=2000, seed=0)
     assert sample.rows.shape == shape
     assert sample.quenched == quenched
