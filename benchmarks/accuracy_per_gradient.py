@@ -41,45 +41,37 @@ from sgworld_numpyro import (
     SymmetricReshuffle,
     WithReplacement,
 )
+from sgworld_numpyro.integrators import NamedIntegrator
 from sgworld_numpyro.linear_gaussian import (
-    KINETIC,
     control_variate,
     gaussian_kl,
     relative_covariance_error,
     stationary_moments,
 )
 from sgworld_numpyro.preconditioners import Dense
-
-SCHEMES = {
-    "with_replacement": WithReplacement,
-    "independent_batches": IndependentBatches,
-    "random_reshuffle": RandomReshuffle,
-    "symmetric_reshuffle": SymmetricReshuffle,
-}
-INTEGRATORS = {
-    "euler_maruyama": EulerMaruyama,
-    "leimkuhler_matthews": LeimkuhlerMatthews,
-    "baoab": BAOAB,
-    "ubu": UBU,
-}
+from sgworld_numpyro.subsampling import NamedScheme
 
 
 class Configuration(NamedTuple):
-    """What is compared, by the names of ``linear_gaussian``, and how it is drawn."""
+    """What is compared, and how it is drawn."""
 
-    scheme: str
-    integrator: str
+    scheme: NamedScheme
+    integrator_type: type[NamedIntegrator]
     colour: str
     line: str = "-"
     anchored: bool = False
 
     @property
     def kinetic(self):
-        return self.integrator in KINETIC
+        return self.integrator_type.kinetic
 
     @property
     def gradients_per_step(self):
         return 2 if self.anchored else 1
+
+    def integrator(self, rate):
+        """Critically damped in the slowest direction, of curvature ``rate``, if it is kinetic."""
+        return self.integrator_type(friction=2 * np.sqrt(rate)) if self.kinetic else self.integrator_type()
 
     def step_size(self, mixing, batches, rate):
         """h at that mixing a pass of R ``batches``; ``rate`` is the curvature λ of the slowest direction."""
@@ -87,15 +79,15 @@ class Configuration(NamedTuple):
 
 
 CONFIGURATIONS = {
-    "SGLD": Configuration("with_replacement", "euler_maruyama", "black"),
-    "SGWORLD": Configuration("random_reshuffle", "euler_maruyama", "#56B4E9"),
-    "SGWORLD+LM": Configuration("random_reshuffle", "leimkuhler_matthews", "#0072B2", "--"),
-    "symmetric+LM": Configuration("symmetric_reshuffle", "leimkuhler_matthews", "#009E73"),
-    "i.i.d. UBU": Configuration("independent_batches", "ubu", "0.55"),
-    "reshuffled UBU": Configuration("random_reshuffle", "ubu", "#E69F00"),
-    "reshuffled BAOAB": Configuration("random_reshuffle", "baoab", "#D55E00", "--"),
-    "symmetric BAOAB": Configuration("symmetric_reshuffle", "baoab", "#CC79A7"),
-    "BAOAB + control variates": Configuration("random_reshuffle", "baoab", "#7B3294", ":", anchored=True),
+    "SGLD": Configuration(WithReplacement(), EulerMaruyama, "black"),
+    "SGWORLD": Configuration(RandomReshuffle(), EulerMaruyama, "#56B4E9"),
+    "SGWORLD+LM": Configuration(RandomReshuffle(), LeimkuhlerMatthews, "#0072B2", "--"),
+    "symmetric+LM": Configuration(SymmetricReshuffle(), LeimkuhlerMatthews, "#009E73"),
+    "i.i.d. UBU": Configuration(IndependentBatches(), UBU, "0.55"),
+    "reshuffled UBU": Configuration(RandomReshuffle(), UBU, "#E69F00"),
+    "reshuffled BAOAB": Configuration(RandomReshuffle(), BAOAB, "#D55E00", "--"),
+    "symmetric BAOAB": Configuration(SymmetricReshuffle(), BAOAB, "#CC79A7"),
+    "BAOAB + control variates": Configuration(RandomReshuffle(), BAOAB, "#7B3294", ":", anchored=True),
 }
 QUICK = ("SGLD", "reshuffled BAOAB")  # sampled in --quick
 BASELINE = "SGLD"
@@ -150,17 +142,15 @@ def exact_bias(problem, configuration, mixing, repeats, num_orders):
     batches = problem.num_rows // posteriors.BATCH_SIZE
     rate = np.linalg.eigvalsh(problem.hessian).min()
     step_size = configuration.step_size(mixing, batches, rate)
-    friction = 2 * np.sqrt(rate) if configuration.kinetic else None
     estimated = control_variate(problem) if configuration.anchored else problem
 
     def solve(seed):
         return stationary_moments(
             estimated,
             configuration.scheme,
-            configuration.integrator,
+            configuration.integrator(rate),
             step_size,
             posteriors.BATCH_SIZE,
-            friction=friction,
             num_orders=num_orders,
             seed=seed,
         )
@@ -273,13 +263,12 @@ class SampledBias(NamedTuple):
 def sample(posterior, configuration, mixing, num_chains, passes, key):
     """Draws at period ends, (chains, samples, d), of as many gradients as that many passes of all chains have."""
     mode, covariance = posterior.laplace()
-    friction = {"friction": 2.0} if configuration.kinetic else {}
-    period = 2 if configuration.scheme == "symmetric_reshuffle" else 1
+    period = 2 if isinstance(configuration.scheme, SymmetricReshuffle) else 1  # in passes
     kernel = StochasticGradientKernel(
         posterior.model,
         configuration.step_size(mixing, posterior.batches, 1.0),
-        subsampling=SCHEMES[configuration.scheme](),
-        integrator=INTEGRATORS[configuration.integrator](**friction),
+        subsampling=configuration.scheme,
+        integrator=configuration.integrator(1.0),
         gradient=ControlVariate() if configuration.anchored else Minibatch(),
         preconditioner=Dense(covariance),
         steps_per_sample=period * posterior.batches,

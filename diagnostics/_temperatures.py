@@ -5,12 +5,14 @@ from scipy.stats import norm
 
 from diagnostics._common import BLUE, MIN_DRAWS, CannotTell, Verdict, columns, with_error
 from diagnostics._estimates import ROUGH, Estimate, mean_of
+from sgworld_numpyro import integrators, subsampling
+from sgworld_numpyro.integrators import EulerMaruyama
+from sgworld_numpyro.subsampling import IndependentBatches, WithReplacement
 
 # In posterior sds for the mean, relative for variances: what hardly anyone would notice.
 TOLERANCE = 0.1
 CHANCE = 0.01
 CONFIGURATIONAL, DISSIPATION = "configurational_temperature", "fluctuation_dissipation"
-INDEPENDENT = ("with_replacement", "independent_batches")
 
 
 def temperatures_of(run, notes) -> dict[str, dict]:
@@ -36,14 +38,22 @@ def temperatures_of(run, notes) -> dict[str, dict]:
 
 
 def _meaning_of_dissipation(run):
-    if str(run.attrs.get("scheme")) not in INDEPENDENT:
+    independent, euler_maruyama = _relation_of(run)
+    if not independent:
         return "Fluctuation-dissipation: the excess that independent batches would cause at this step size."
-    if str(run.attrs.get("integrator")) == "euler_maruyama":
+    if euler_maruyama:
         return "Fluctuation-dissipation: the excess of the configurational temperature, from minibatch gradients alone."
     return (
         "Fluctuation-dissipation: an upper bound of the excess of the configurational temperature; it has "
         "Euler-Maruyama's own error in it, which this integrator avoids."
     )
+
+
+def _relation_of(run):
+    """Whether the run's minibatches are independent of each other, and whether its integrator is Euler-Maruyama."""
+    scheme = subsampling.named(str(run.attrs.get("scheme")))
+    independent = scheme in (WithReplacement, IndependentBatches)
+    return independent, integrators.named(str(run.attrs.get("integrator"))) is EulerMaruyama
 
 
 def by_temperature(run, temperatures, notes) -> Verdict:
@@ -60,8 +70,7 @@ def by_temperature(run, temperatures, notes) -> Verdict:
     if not target > 0:
         raise CannotTell("at temperature 0 there is no posterior whose spread it should have")
     excess = Estimate((found["value"] - target) / target, found["error"] / target)
-    exact = str(run.attrs.get("scheme")) in INDEPENDENT and str(run.attrs.get("integrator")) == "euler_maruyama"
-    if exact and DISSIPATION in temperatures and temperatures[DISSIPATION]["error"] < found["error"]:
+    if all(_relation_of(run)) and DISSIPATION in temperatures and temperatures[DISSIPATION]["error"] < found["error"]:
         other = temperatures[DISSIPATION]
         excess, independent = Estimate(other["value"] / target, other["error"] / target), other["independent"]
         source = "fluctuation-dissipation relation"

@@ -5,8 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from diagnostics._common import CannotTell
-from sgworld_numpyro.linear_gaussian import INTEGRATORS, KINETIC, SCHEMES, gaussian_mean, stationary_moments
+from sgworld_numpyro import integrators, subsampling
+from sgworld_numpyro.linear_gaussian import gaussian_mean, stationary_moments
 from sgworld_numpyro.nonequilibrium.recorded import period_of
+from sgworld_numpyro.subsampling import FullBatch
 
 MAX_ROWS = 2000  # more rows are taken together: only the number of batches in a pass matters
 MAX_BATCHES = 500  # of a pass; more differ from these in the integrator's own error alone, which is added apart
@@ -17,34 +19,37 @@ class Law(NamedTuple):
     """What decides the bias of a run, in units of its fastest direction's rate.
 
     Attributes:
-        scheme: name of the subsampling scheme.
-        integrator: name of the integrator.
+        scheme: the subsampling scheme.
+        integrator: the integrator; a kinetic one with its friction by √λ.
         batches: R, batches a pass.
         rows: of the model that stands for the run's.
         batch: rows of that model in a minibatch.
         fastest: λ, the largest eigenvalue of the preconditioned posterior precision.
         rates: some eigenvalues, as fractions of the largest.
         weights: how many each of them stands for.
-        friction: γ/√λ of kinetic integrators.
         at_ends: whether draws lie at one phase of the scheme's period.
         noise: of minibatch gradients at the mode, by that of a well-specified model; 0 with control variates.
     """
 
-    scheme: str
-    integrator: str
+    scheme: subsampling.NamedScheme
+    integrator: integrators.NamedIntegrator
     batches: float
     rows: int
     batch: int
     fastest: float
     rates: np.ndarray
     weights: np.ndarray
-    friction: float | None
     at_ends: bool
     noise: float
 
     @property
     def kinetic(self):
-        return self.integrator in KINETIC
+        return self.integrator.kinetic
+
+    @property
+    def friction(self):
+        """γ/√λ of kinetic integrators, else None."""
+        return self.integrator.friction if self.kinetic else None
 
     @property
     def symbol(self):
@@ -56,20 +61,20 @@ class Law(NamedTuple):
 
     def error(self, pass_time, scheme=None):
         """Relative error of the variance, root mean square over directions; NaN where the chain is unstable."""
-        step, options = pass_time * self.batch / self.rows, {"friction": self.friction} if self.kinetic else {}
+        step = pass_time * self.batch / self.rows
         values = np.linspace(-1, 1, self.rows)
         values /= values.std() or 1.0  # their mean is 0
         # rows whose variance is N λ exactly: V = R λ, as in a well-specified model
         problem = gaussian_mean(np.zeros((self.rows, len(self.rates))), np.diag(self.rows / self.rates))
         problem = problem._replace(row_shifts=values[:, None] * np.sqrt(self.rates / self.rows))
 
-        def variances(which, step):
-            moments = stationary_moments(problem, which, self.integrator, step, self.batch, **options)
+        def variances(scheme, step):
+            moments = stationary_moments(problem, scheme, self.integrator, step, self.batch)
             return np.diagonal((moments.period_end if self.at_ends else moments.averaged)[1])
 
         try:
-            drawn = variances(scheme or self.scheme, step) - variances("full_batch", step)
-            own = variances("full_batch", pass_time / self.batches)
+            drawn = variances(scheme or self.scheme, step) - variances(FullBatch(), step)
+            own = variances(FullBatch(), pass_time / self.batches)
         except ValueError:
             return np.nan  # no stationary law at this step size
         error = self.rates * (self.noise * drawn + own) - 1
@@ -86,14 +91,17 @@ def law_of(run, reference, notes) -> Law:
         CannotTell: if the run does not say enough, or there is no theory of its scheme or integrator.
     """
     attrs = run.attrs
-    scheme, integrator = str(attrs["scheme"]), str(attrs["integrator"])
-    if scheme not in SCHEMES or integrator not in INTEGRATORS:
+    names = str(attrs["scheme"]), str(attrs["integrator"])
+    scheme, integrator = subsampling.named(names[0]), integrators.named(names[1])
+    if scheme is None or integrator is None:
         raise CannotTell(
-            f"linear_gaussian has no theory of {scheme!r} with {integrator!r}; it has the integrators "
-            f"{', '.join(INTEGRATORS)} and the schemes {', '.join(SCHEMES)}"
+            f"linear_gaussian has no theory of {names[0]!r} with {names[1]!r}; it has the integrators "
+            f"{', '.join(known.name for known in integrators.INTEGRATORS)} and the schemes "
+            f"{', '.join(known.name for known in subsampling.SCHEMES)}"
         )
-    if integrator in KINETIC and "friction" not in attrs:
-        raise CannotTell(f"posterior.attrs lacks friction, on which the law of {integrator} depends")
+    friction = float(attrs.get("friction", np.nan))
+    if integrator.kinetic and not 0 < friction < np.inf:
+        raise CannotTell(f"posterior.attrs lacks friction, on which the law of {integrator.name} depends")
     rates = _rates(run, reference, notes)
     fastest = float(rates.max())
     relative, weights = np.unique(rates / fastest, return_counts=True)
@@ -105,15 +113,14 @@ def law_of(run, reference, notes) -> Law:
     if rows > MAX_ROWS:
         rows, batch = min(max(2, round(batches)), MAX_BATCHES), 1
     return Law(
-        scheme=scheme,
-        integrator=integrator,
+        scheme=scheme(),
+        integrator=integrator(friction=friction / np.sqrt(fastest)) if integrator.kinetic else integrator(),
         batches=batches,
         rows=rows,
         batch=batch,
         fastest=fastest,
         rates=relative,
         weights=weights,
-        friction=float(attrs["friction"]) / np.sqrt(fastest) if integrator in KINETIC else None,
         at_ends=period_of(run.dataset) == 1,
         noise=0.0 if str(attrs.get("gradient")) == "control_variate" else float(attrs.get("gradient_noise", 1.0)),
     )

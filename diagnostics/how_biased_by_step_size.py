@@ -27,6 +27,7 @@ from diagnostics._common import (
 from diagnostics._estimates import ROUGH, spread
 from diagnostics._extrapolated import Extrapolated, draw_extrapolation, extrapolated, extrapolation_table, judged
 from diagnostics._theory import law_of
+from sgworld_numpyro.subsampling import WithReplacement
 
 TOLERANCE = 0.02  # of runs that were not tuned to another one
 SLACK = 1.05  # a tuned run is at the tolerance itself
@@ -98,7 +99,7 @@ def _by_theory(run, predicted, tolerance, quick, notes):
     pass_time = law.pass_time(h)
     grid = np.geomspace(min(0.01, pass_time / 3), min(3, law.batches), GRID if not quick else GRID // 2)
     grid = np.unique(np.append(grid[grid < 2 * law.batches], pass_time))
-    curve, compare = law.curve(grid), law.curve(grid, "with_replacement")
+    curve, compare = law.curve(grid), law.curve(grid, WithReplacement())
     expected = float(curve[np.searchsorted(grid, pass_time)])
     at_tolerance = _crossing(grid, curve, tolerance)
     allowed = at_tolerance and h * at_tolerance / pass_time
@@ -113,8 +114,8 @@ def _by_theory(run, predicted, tolerance, quick, notes):
             notes.append(ROUGH)
         measured, uncertainty = found.squared_covariance_error.root()
     numbers = {
-        "scheme": law.scheme,
-        "integrator": law.integrator,
+        "scheme": law.scheme.name,
+        "integrator": law.integrator.name,
         "step_size": h,
         "batches_a_pass": law.batches,
         "fastest_rate": law.fastest,
@@ -227,7 +228,7 @@ def _draw_prediction(n, path):
 def _draw_theory(axes, n):
     curve, tolerance = n["curve"], n["tolerance"]
     label = f"{n['scheme'].replace('_', ' ')}, theory"
-    if n["scheme"] != "with_replacement":
+    if n["scheme"] != WithReplacement.name:
         axes.plot(curve["pass_time"], curve["with_replacement"], color="0.6", lw=1.3, label="with replacement, theory")
     axes.plot(curve["pass_time"], curve["own"], color=BLUE, lw=1.8, label=label)
     style, lowest = {"ms": 6, "color": ORANGE}, [np.nanmin(curve["own"]), tolerance]

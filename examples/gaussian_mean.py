@@ -21,7 +21,15 @@ from numpyro.infer import MCMC, init_to_value
 from scipy.optimize import brentq
 from tqdm import tqdm
 
-from sgworld_numpyro import SGLD, SGWORLD, EulerMaruyama, LeimkuhlerMatthews, StochasticGradientKernel
+from sgworld_numpyro import (
+    SGLD,
+    SGWORLD,
+    EulerMaruyama,
+    LeimkuhlerMatthews,
+    RandomReshuffle,
+    StochasticGradientKernel,
+    WithReplacement,
+)
 from sgworld_numpyro.integrators import Integrator
 from sgworld_numpyro.linear_gaussian import (
     gaussian_kl,
@@ -30,6 +38,7 @@ from sgworld_numpyro.linear_gaussian import (
     stationary_moments,
 )
 from sgworld_numpyro.nonequilibrium import entropy_production, linear_dynamics, probability_current
+from sgworld_numpyro.subsampling import SubsamplingScheme
 
 NUM_ROWS, BATCH_SIZE = 1000, 10
 BATCHES = NUM_ROWS // BATCH_SIZE
@@ -44,18 +53,17 @@ RESAMPLES = 4000
 
 
 class Method(NamedTuple):
-    """A kernel and its integrator, and the names that ``linear_gaussian`` has for scheme and integrator."""
+    """A kernel, the scheme that it has by default, and an integrator."""
 
     kernel: type[StochasticGradientKernel]
+    scheme: SubsamplingScheme
     integrator: Integrator
-    scheme_name: str
-    integrator_name: str
 
 
 METHODS = {
-    "SGLD": Method(SGLD, EulerMaruyama(), "with_replacement", "euler_maruyama"),
-    "SGWORLD": Method(SGWORLD, EulerMaruyama(), "random_reshuffle", "euler_maruyama"),
-    "SGWORLD+LM": Method(SGWORLD, LeimkuhlerMatthews(), "random_reshuffle", "leimkuhler_matthews"),
+    "SGLD": Method(SGLD, WithReplacement(), EulerMaruyama()),
+    "SGWORLD": Method(SGWORLD, RandomReshuffle(), EulerMaruyama()),
+    "SGWORLD+LM": Method(SGWORLD, RandomReshuffle(), LeimkuhlerMatthews()),
 }
 
 
@@ -133,7 +141,7 @@ def bias_of(mean, covariance, problem):
 def exact_bias(method, pass_time, problem):
     """At the end of a pass, where the chain is recorded."""
     step_size = pass_time / (BATCHES * fastest_rate(problem))
-    moments = stationary_moments(problem, method.scheme_name, method.integrator_name, step_size, BATCH_SIZE)
+    moments = stationary_moments(problem, method.scheme, method.integrator, step_size, BATCH_SIZE)
     return bias_of(*moments.period_end, problem)
 
 
@@ -187,7 +195,7 @@ def measured_current(offset, method, problem):
     From pass to pass the chain is linear: its propagator is (1 − hH)^R, and the noises of passes are independent.
     """
     step_size = SHOWN / (BATCHES * fastest_rate(problem))
-    moments = stationary_moments(problem, method.scheme_name, method.integrator_name, step_size, BATCH_SIZE)
+    moments = stationary_moments(problem, method.scheme, method.integrator, step_size, BATCH_SIZE)
     mean, covariance = moments.period_end
     propagator = np.linalg.matrix_power(np.eye(2) - step_size * problem.hessian, BATCHES)
     law = linear_dynamics(mean, propagator, covariance - propagator @ covariance @ propagator.T)

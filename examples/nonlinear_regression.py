@@ -47,7 +47,7 @@ from _nonlinear_regression import (
 from _nonlinear_regression_report import measure, numbers_of, print_measures, print_posterior
 from numpyro.infer import MCMC
 
-from sgworld_numpyro import SGD, SGLD, SGWORLD, RandomReshuffle, WithReplacement
+from sgworld_numpyro import SGD, SGLD, SGWORLD, EulerMaruyama, RandomReshuffle, WithReplacement
 from sgworld_numpyro.datasets import gaussian_bump
 from sgworld_numpyro.landscape import hessian, row_potential
 from sgworld_numpyro.nonequilibrium.currents import circulation, probability_current
@@ -161,7 +161,7 @@ def save_draws(path, draws, scheme, prediction, num_rows, steps_per_sample):
     reference = {"source": "predicted", "mean": dynamics.mean.tolist(), "covariance": dynamics.covariance.tolist()}
     settings = {
         "scheme": scheme,
-        "integrator": "euler_maruyama",
+        "integrator": EulerMaruyama.name,
         "step_size": LEARNING_RATE,
         "temperature": 0.0,
         "batch_size": BATCH_SIZE,
@@ -287,9 +287,9 @@ def run(options):
     numbers["wor"] = numbers_of(measured_wor, wor, information)
     print_measures("SGD without replacement, every epoch", numbers["wor"], measured_wor, wor, "epoch")
 
-    save_draws(options.out / SAVED["wr"], window_wr, "with_replacement", wr, len(data[0]), 1)
+    save_draws(options.out / SAVED["wr"], window_wr, WithReplacement.name, wr, len(data[0]), 1)
     window = draws_wor[: WINDOW[0], -WINDOW[1] :]
-    save_draws(options.out / SAVED["wor"], window, "random_reshuffle", wor, len(data[0]), batches)
+    save_draws(options.out / SAVED["wor"], window, RandomReshuffle.name, wor, len(data[0]), batches)
 
     chains, warmup, samples = (48, 100, 400) if options.quick else (128, 1000, 4000)
     numbers["posterior"], posterior, plane = run_posterior(

@@ -17,10 +17,9 @@ from scipy.special import stdtr
 
 from sgworld_numpyro.chain.engine import Engine, rows_a_step
 from sgworld_numpyro.chain.state import SGState
-from sgworld_numpyro.integrators import is_kinetic
 from sgworld_numpyro.kernel import StochasticGradientKernel
-from sgworld_numpyro.linear_gaussian import INTEGRATORS
-from sgworld_numpyro.tuning import name_of
+from sgworld_numpyro.linear_gaussian import knows_integrator
+from sgworld_numpyro.subsampling import WithReplacement
 
 MIN_CHAINS = 8  # of which a standard error is known to a quarter
 CHANCE = 0.01
@@ -244,17 +243,15 @@ def _period(engine):
 
 
 def _order_of(engine: Engine) -> int:
-    integrator, scheme, plates = name_of(engine.integrator), engine.subsampling, engine.target.plates
-    if integrator not in INTEGRATORS:
+    integrator, scheme, plates = engine.integrator, engine.subsampling, engine.target.plates
+    if not knows_integrator(integrator):
         raise ValueError(
-            f"The order in h of the bias of integrator={engine.integrator!r} is not known; give order=1 or order=2."
+            f"The order in h of the bias of integrator={integrator!r} is not known; give order=1 or order=2."
         )
-    if integrator == "euler_maruyama":
-        return 1
     all_rows = all(rows_a_step(scheme, plate) == plate.size for plate in plates)
-    if all_rows and name_of(scheme) != "with_replacement":
-        return 2
-    return 2 if is_kinetic(engine.integrator) and _period(engine) > 1 else 1
+    if all_rows and not isinstance(scheme, WithReplacement):
+        return integrator.bias_order
+    return integrator.bias_order if integrator.kinetic and _period(engine) > 1 else 1
 
 
 def _halved(state: SGState) -> SGState:

@@ -17,11 +17,11 @@ from numpyro.util import is_prng_key
 from sgworld_numpyro.chain.binding import Binding
 from sgworld_numpyro.chain.engine import MAX_STEPS
 from sgworld_numpyro.chain.held_data import is_traced
-from sgworld_numpyro.linear_gaussian import INTEGRATORS
+from sgworld_numpyro.integrators import INTEGRATORS
+from sgworld_numpyro.linear_gaussian import knows_integrator
 from sgworld_numpyro.model.requirements import ModelError
 from sgworld_numpyro.model.target import Arguments, Target
 from sgworld_numpyro.subsampling import Plate, SubsamplingScheme
-from sgworld_numpyro.tuning import name_of
 
 # Steps of single precision that a column must span, or rounding is a part in so many of it.
 RESOLVED = 1000
@@ -91,10 +91,10 @@ def check_tunable(step_size: Any, integrator: Any, temperature: float) -> None:
             "step_size is missing. At temperature 0 there is no posterior to keep a bias from: give a positive number "
             "h, or a schedule such as welling_teh(a=1e-3)."
         )
-    if name_of(integrator) not in INTEGRATORS:
+    if not knows_integrator(integrator):
         raise ValueError(
             f"step_size is missing, and the bias of integrator={integrator!r} is not known: give a positive number h. "
-            f"Those with a known bias are {', '.join(INTEGRATORS)}."
+            f"Those with a known bias are {', '.join(f'{known.__name__}()' for known in INTEGRATORS)}."
         )
 
 

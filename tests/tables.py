@@ -1,41 +1,22 @@
-"""The schemes and integrators there are, for the tests of all of them: a new one is one new row here."""
+"""The schemes and integrators there are, for the tests of all of them: a new one is tested once it is in the package."""
 
 import pytest
 
-from sgworld_numpyro import (
-    BAOAB,
-    UBU,
-    BatchReshuffle,
-    Cyclic,
-    EulerMaruyama,
-    FullBatch,
-    IndependentBatches,
-    LeimkuhlerMatthews,
-    RandomReshuffle,
-    ShuffleOnce,
-    SymmetricReshuffle,
-    WithReplacement,
-)
+from sgworld_numpyro import BatchReshuffle, RandomReshuffle, SymmetricReshuffle, subsampling
+from sgworld_numpyro.integrators import BAOAB, INTEGRATORS, UBU, EulerMaruyama, LeimkuhlerMatthews
+
+__all__ = ["INTEGRATORS", "KINETIC", "OVERDAMPED", "RESHUFFLED", "SCHEMES", "by_name", "every_scheme"]
 
 
-def by_name(value) -> str:
-    """What pytest calls a scheme or an integrator, or a class of them."""
-    return value.__name__ if isinstance(value, type) else type(value).__name__
+def by_name(value):
+    """The id of a scheme or an integrator, or of a class of them; pytest's own for anything else."""
+    return getattr(value, "name", None)
 
 
-SCHEMES = (
-    BatchReshuffle(),
-    Cyclic(),
-    FullBatch(),
-    IndependentBatches(),
-    RandomReshuffle(),
-    ShuffleOnce(),
-    SymmetricReshuffle(),
-    WithReplacement(),
-)
-# each epoch in another order, so that what holds on average over orders holds along a chain
-RESHUFFLED = (RandomReshuffle(), BatchReshuffle(), SymmetricReshuffle())
-OVERDAMPED = (EulerMaruyama(), LeimkuhlerMatthews())
-KINETIC = (BAOAB, UBU)  # which want a friction
+SCHEMES = tuple(scheme() for scheme in subsampling.SCHEMES)
+# Their order changes from epoch to epoch, so that one chain meets all of them.
+RESHUFFLED = RandomReshuffle(), BatchReshuffle(), SymmetricReshuffle()
+OVERDAMPED = EulerMaruyama(), LeimkuhlerMatthews()
+KINETIC = BAOAB, UBU  # of some friction
 
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=by_name)

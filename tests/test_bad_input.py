@@ -193,7 +193,9 @@ class Unheard:
 def test_a_missing_step_size_that_cannot_be_tuned():
     with pytest.raises(ValueError, match=r"step_size is missing. At temperature 0 there is no posterior"):
         SGD(linear)
-    with pytest.raises(ValueError, match=r"step_size is missing.*integrator=.*Unheard.*known bias are euler_maruyama"):
+    with pytest.raises(
+        ValueError, match=r"step_size is missing.*integrator=.*Unheard.*known bias are EulerMaruyama\(\)"
+    ):
         SGWORLD(linear, integrator=Unheard())
 
 

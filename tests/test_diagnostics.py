@@ -13,7 +13,15 @@ from scipy.stats import t as student
 import diagnostics
 from diagnostics import _common, _estimates, _theory
 from diagnostics.__main__ import main
-from sgworld_numpyro import SGLD, IndependentBatches, to_inference_data
+from sgworld_numpyro import (
+    BAOAB,
+    SGLD,
+    EulerMaruyama,
+    IndependentBatches,
+    RandomReshuffle,
+    WithReplacement,
+    to_inference_data,
+)
 from sgworld_numpyro.linear_gaussian import gaussian_mean, relative_covariance_error, stationary_moments
 from tests.problems import anisotropic_mean
 from tests.runs import run
@@ -270,7 +278,7 @@ def test_what_a_run_records_is_read(tmp_path):
     path = tmp_path / "run.nc"
     to_inference_data(mcmc).to_netcdf(path)
     verdict = examine("has_it_the_right_spread", _common.load(path))
-    moments = stationary_moments(problem.exact, "independent_batches", "euler_maruyama", h, 20)
+    moments = stationary_moments(problem.exact, IndependentBatches(), EulerMaruyama(), h, 20)
     excess = np.trace(problem.exact.hessian @ moments.period_end[1]) / 2 - 1
     found = verdict.numbers["temperatures"]
     for name, wanted in zip(TEMPERATURES[:2], (1 + excess, excess), strict=True):
@@ -394,7 +402,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize(("scheme", "holds"), [("with_replacement", False), ("random_reshuffle", True)])
+@pytest.mark.parametrize(("scheme", "holds"), [(WithReplacement(), False), (RandomReshuffle(), True)])
 def test_bias_and_theory_agree(scheme, holds):
     """Draws from the exact stationary law of the chain, of a target with two relaxation times."""
     pass_time = 0.6
@@ -403,17 +411,17 @@ def test_bias_and_theory_agree(scheme, holds):
     scales = np.sqrt([1.0, 0.25])
     problem = gaussian_mean(rows * scales, np.diag(scales**2))
     h = pass_time / (100 * np.linalg.eigvalsh(problem.hessian).max())
-    moments = stationary_moments(problem, scheme, "euler_maruyama", h, 10)
+    moments = stationary_moments(problem, scheme, EulerMaruyama(), h, 10)
     x = independent(moments.period_end[1], moments.period_end[0], draws=20_000)
     reference = {"source": "exact", "mean": problem.mean.tolist(), "covariance": problem.covariance.tolist()}
-    run = run_of(x, reference=reference, **SETTINGS | {"scheme": scheme, "step_size": h})
+    run = run_of(x, reference=reference, **SETTINGS | {"scheme": scheme.name, "step_size": h})
     verdict = examine("how_biased_by_step_size", run)
     assert verdict.holds is holds
     numbers = verdict.numbers
     assert numbers["pass_time"] == pytest.approx(pass_time)
     found = _estimates.spread(x, {k: np.asarray(v) for k, v in reference.items()}).squared_covariance_error
     assert abs(found.value - numbers["theory"] ** 2) <= 5 * found.error
-    again = stationary_moments(problem, scheme, "euler_maruyama", numbers["step_size_at_tolerance"], 10)
+    again = stationary_moments(problem, scheme, EulerMaruyama(), numbers["step_size_at_tolerance"], 10)
     excess = again.period_end[1].diagonal() / problem.covariance.diagonal() - 1
     assert np.sqrt(np.mean(excess**2)) == pytest.approx(0.02, rel=0.05)
 
@@ -428,7 +436,7 @@ def kinetic_run(pass_time, friction, draws=20_000, **attrs):
     scales = np.sqrt([1.0, 0.25])
     problem = gaussian_mean(rows * scales, np.diag(scales**2))
     h = pass_time / (100 * np.sqrt(np.linalg.eigvalsh(problem.hessian).max()))
-    moments = stationary_moments(problem, "random_reshuffle", "baoab", h, 10, friction=friction)
+    moments = stationary_moments(problem, RandomReshuffle(), BAOAB(friction), h, 10)
     mean, covariance = moments.period_end
     reference = {"source": "exact", "mean": problem.mean.tolist(), "covariance": problem.covariance.tolist()}
     x = independent(covariance, mean, draws=draws)

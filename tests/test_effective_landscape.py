@@ -31,14 +31,10 @@ from sgworld_numpyro.landscape import (
     potential_minimum,
 )
 from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moments
+from sgworld_numpyro.results.settings import name_of
 
 EM, LM = EulerMaruyama(), LeimkuhlerMatthews()
-NAMES = {EulerMaruyama: "euler_maruyama", LeimkuhlerMatthews: "leimkuhler_matthews"}
-RESHUFFLED = {
-    "random_reshuffle": RandomReshuffle(),
-    "symmetric_reshuffle": SymmetricReshuffle(),
-    "batch_reshuffle": BatchReshuffle(seed=1),
-}
+RESHUFFLED = RandomReshuffle(), SymmetricReshuffle(), BatchReshuffle(seed=1)
 ROWS, BATCH, DIM = 8, 2, 2
 PRIOR_SCALE, NOISE_SCALE = 3.0, 0.7
 
@@ -86,11 +82,8 @@ def fixed_batches(scheme, plate):
 def exact_law(scheme, integrator, h, temperature, rows=ROWS, batch=BATCH):
     """Mean and covariance at the ends of periods, over all orders."""
     potential, problem = regression(rows, batch)
-    own = RESHUFFLED[scheme]
-    order = fixed_batches(own, potential.plate) if scheme == "batch_reshuffle" else None
-    moments = stationary_moments(
-        problem, scheme, NAMES[type(integrator)], h, batch, temperature=temperature, order=order
-    )
+    order = fixed_batches(scheme, potential.plate) if isinstance(scheme, BatchReshuffle) else None
+    moments = stationary_moments(problem, scheme, integrator, h, batch, temperature=temperature, order=order)
     assert not moments.mean_error.any()
     return moments.period_end
 
@@ -136,8 +129,8 @@ def test_the_gradient_is_that_of_the_potential(integrator, temperature):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
-@pytest.mark.parametrize("integrator", [EM, LM], ids=lambda integrator: NAMES[type(integrator)])
-@pytest.mark.parametrize("scheme", RESHUFFLED)
+@pytest.mark.parametrize("integrator", [EM, LM], ids=name_of)
+@pytest.mark.parametrize("scheme", RESHUFFLED, ids=name_of)
 def test_the_mean_sits_at_the_minimum(scheme, integrator, temperature):
     """The shift to 5 %, and what is left of it falls with the square of the step size."""
     potential, problem = regression()
@@ -145,7 +138,7 @@ def test_the_mean_sits_at_the_minimum(scheme, integrator, temperature):
     def miss(h):
         mean, _ = exact_law(scheme, integrator, h, temperature)
         found = landscape_minimum(
-            potential, problem.mean, RESHUFFLED[scheme], integrator, h, temperature=temperature, tolerance=1e-11
+            potential, problem.mean, scheme, integrator, h, temperature=temperature, tolerance=1e-11
         )
         return np.linalg.norm(np.array(found) - mean), np.linalg.norm(mean - problem.mean)
 
@@ -159,14 +152,14 @@ def test_the_mean_where_batches_straddle_the_seam():
     """B does not divide N: the variance of a minibatch is the mean over the phases of a period."""
     potential, problem = regression(3, 2)
     h = 0.01 / np.linalg.eigvalsh(problem.hessian).max()
-    mean, _ = exact_law("random_reshuffle", LM, h, 1.0, 3, 2)
+    mean, _ = exact_law(RandomReshuffle(), LM, h, 1.0, 3, 2)
     found = landscape_minimum(potential, problem.mean, RandomReshuffle(), LM, h, tolerance=1e-11)
     shift = mean - problem.mean
     assert np.linalg.norm(np.array(found) - mean) < 0.05 * np.linalg.norm(shift)
 
 
-@pytest.mark.parametrize("integrator", [EM, LM], ids=lambda integrator: NAMES[type(integrator)])
-@pytest.mark.parametrize("scheme", RESHUFFLED)
+@pytest.mark.parametrize("integrator", [EM, LM], ids=name_of)
+@pytest.mark.parametrize("scheme", RESHUFFLED, ids=name_of)
 def test_the_covariance_is_that_of_the_landscape(scheme, integrator):
     """T (∇²U_eff)⁻¹: what is left falls with the square of the step size."""
     (potential, problem), temperature = regression(), 0.5
@@ -174,7 +167,7 @@ def test_the_covariance_is_that_of_the_landscape(scheme, integrator):
     @jax.jit
     def landscape_hessian(x, h):
         def slope(x):
-            return effective_gradient(potential, x, RESHUFFLED[scheme], integrator, h, temperature=temperature)
+            return effective_gradient(potential, x, scheme, integrator, h, temperature=temperature)
 
         return jax.jacobian(slope)(x)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ from sgworld_numpyro.extrapolation import Extrapolation, _bonferroni, _order_of,
 from sgworld_numpyro.integrators import BAOAB, UBU
 from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moments
 from sgworld_numpyro.model.target import Arguments
-from sgworld_numpyro.tuning import name_of
+from sgworld_numpyro.results.settings import name_of
 from tests.problems import anisotropic_mean
 
 BATCH, BATCHES, CHAINS = 50, 4, 16
@@ -55,7 +56,7 @@ def sgld():
 def test_moments_are_those_of_the_chains(sgld):
     assert sgld.names == ("mean[0]", "mean[1]")
     for i, h in enumerate(sgld.step_sizes):
-        exact = stationary_moments(PROBLEM.exact, "with_replacement", "euler_maruyama", h, BATCH).period_end
+        exact = stationary_moments(PROBLEM.exact, WithReplacement(), EulerMaruyama(), h, BATCH).period_end
         assert (abs(sgld.mean[i] - exact[0]) <= BEYOND * sgld.mean_error[i]).all()
         assert (abs(sgld.variance[i] - np.diag(exact[1])) <= BEYOND * sgld.variance_error[i]).all()
 
@@ -92,7 +93,7 @@ def test_chains_in_pairs_share_their_order():
     assert (abs(found.extrapolated_mean - PROBLEM.exact.mean) <= BEYOND * found.extrapolated_mean_error).all()
     # the law of all orders together, of which these are a few
     for i, h in enumerate(found.step_sizes):
-        exact = stationary_moments(PROBLEM.exact, "shuffle_once", "euler_maruyama", h, BATCH).period_end
+        exact = stationary_moments(PROBLEM.exact, ShuffleOnce(), EulerMaruyama(), h, BATCH).period_end
         assert (abs(found.mean[i] - exact[0]) <= BEYOND * found.mean_error[i]).all()
 
 
@@ -141,12 +142,10 @@ def test_the_order_is_that_of_the_exact_bias(scheme, integrator):
     friction = getattr(integrator, "friction", None)
     rate = float(REGRESSION.hessian[0, 0])
     largest = 0.02 / (math.sqrt(rate) if friction else rate)
-    friction = friction and friction * math.sqrt(rate)
+    law = replace(integrator, friction=friction * math.sqrt(rate)) if friction else integrator
 
     def bias(h):
-        moments = stationary_moments(
-            REGRESSION, name_of(kernel._subsampling), name_of(integrator), h, 2, friction=friction
-        )
+        moments = stationary_moments(REGRESSION, kernel._subsampling, law, h, 2)
         mean, covariance = moments.period_end
         return np.array([mean[0] - REGRESSION.mean[0], covariance[0, 0] * rate - 1])
 
@@ -155,7 +154,7 @@ def test_the_order_is_that_of_the_exact_bias(scheme, integrator):
     found = np.log2(abs(coarse[seen] / fine[seen]))
     # to within the next order, and no lower than what is said
     assert (found > order - 0.1).all()
-    if seen.any() and name_of(kernel._subsampling) != "shuffle_once":
+    if seen.any() and kernel._subsampling != ShuffleOnce():
         assert found.min() < order + 0.1
 
 

@@ -29,7 +29,7 @@ from sgworld_numpyro import (
 )
 from sgworld_numpyro.nonequilibrium import labelled
 from sgworld_numpyro.preconditioners import Diagonal
-from sgworld_numpyro.tuning import name_of
+from sgworld_numpyro.results.settings import name_of
 from tests.runs import run
 
 ROWS = jnp.asarray(np.random.default_rng(0).normal(size=(60, 2)), jnp.float32)

@@ -21,16 +21,10 @@ from sgworld_numpyro import (
 )
 from sgworld_numpyro.integrators.ubu import _free_flow
 from sgworld_numpyro.linear_gaussian import stationary_moments
+from sgworld_numpyro.results.settings import name_of
 from tests.problems import anisotropic_mean, measure
 
-SCHEMES = {
-    "with_replacement": WithReplacement(),
-    "independent_batches": IndependentBatches(),
-    "random_reshuffle": RandomReshuffle(),
-    "symmetric_reshuffle": SymmetricReshuffle(),
-    "full_batch": FullBatch(),
-}
-INTEGRATORS = {"baoab": BAOAB, "ubu": UBU}
+SCHEMES = WithReplacement(), IndependentBatches(), RandomReshuffle(), SymmetricReshuffle(), FullBatch()
 pytestmark = pytest.mark.laws
 STANDARD_ERRORS = 5
 STEP_SIZE, FRICTION, BATCH_SIZE = 0.012, 20.0, 10  # R h √λ = 3.9 with λ = 260: biases of 10 % and more
@@ -50,22 +44,20 @@ def run(problem, kernel, samples, chains=8, **options):
     return np.asarray(fields["position"]), np.asarray(fields["kinetic_temperature"]), mcmc.last_state
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("integrator", INTEGRATORS)
+@pytest.mark.parametrize("scheme", SCHEMES, ids=name_of)
+@pytest.mark.parametrize("integrator", [BAOAB(FRICTION), UBU(FRICTION)], ids=name_of)
 def test_moments_at_period_ends(scheme, integrator):
     problem = anisotropic_mean(BATCH_SIZE)
-    kernel = StochasticGradientKernel(
-        problem.model, STEP_SIZE, subsampling=SCHEMES[scheme], integrator=INTEGRATORS[integrator](FRICTION)
-    )
-    draws, _, _ = run(problem, kernel, samples=4000 if scheme == "full_batch" else 2000)
-    exact = stationary_moments(problem.exact, scheme, integrator, STEP_SIZE, BATCH_SIZE, friction=FRICTION)
+    kernel = StochasticGradientKernel(problem.model, STEP_SIZE, subsampling=scheme, integrator=integrator)
+    draws, _, _ = run(problem, kernel, samples=4000 if scheme == FullBatch() else 2000)
+    exact = stationary_moments(problem.exact, scheme, integrator, STEP_SIZE, BATCH_SIZE)
     mean, covariance = exact.period_end
     measured = measure(draws, mean)
     assert np.all(np.abs(measured.mean) < STANDARD_ERRORS * measured.mean_error)
     assert np.all(np.abs(measured.second - covariance) < STANDARD_ERRORS * measured.second_error)
 
 
-@pytest.mark.parametrize("integrator", INTEGRATORS)
+@pytest.mark.parametrize("integrator", [BAOAB(15.0), UBU(15.0)], ids=name_of)
 def test_preconditioning_is_a_change_of_coordinates(integrator):
     """With M = L Lᵀ the chain of L⁻¹θ is the plain chain, with unit mass, of the transformed problem."""
     problem = anisotropic_mean(20)
@@ -78,12 +70,12 @@ def test_preconditioning_is_a_change_of_coordinates(integrator):
         row_hessians=root.T @ exact.row_hessians @ root,
         row_shifts=exact.row_shifts @ root,
     )
-    law = stationary_moments(transformed, "random_reshuffle", integrator, 0.02, 20, friction=15.0).period_end
+    law = stationary_moments(transformed, RandomReshuffle(), integrator, 0.02, 20).period_end
     kernel = StochasticGradientKernel(
         problem.model,
         0.02,
         subsampling=RandomReshuffle(),
-        integrator=INTEGRATORS[integrator](15.0),
+        integrator=integrator,
         preconditioner=Dense(matrix),
     )
     draws, _, _ = run(problem, kernel, samples=2000)
@@ -135,11 +127,11 @@ def _gap(a):
     return np.sum((-a) ** powers / factorials * (2 - 2.0 ** (powers - 1)))
 
 
-@pytest.mark.parametrize("integrator", INTEGRATORS)
+@pytest.mark.parametrize("integrator", [BAOAB(FRICTION), UBU(FRICTION)], ids=name_of)
 def test_no_noise_at_temperature_zero(integrator):
     problem = anisotropic_mean(BATCH_SIZE)
     kernel = StochasticGradientKernel(
-        problem.model, STEP_SIZE, subsampling=FullBatch(), integrator=INTEGRATORS[integrator](FRICTION), temperature=0.0
+        problem.model, STEP_SIZE, subsampling=FullBatch(), integrator=integrator, temperature=0.0
     )
     draws, _, _ = run(problem, kernel, samples=300, chains=2)
     np.testing.assert_allclose(draws[:, -1], np.tile(problem.exact.mean, (2, 1)), atol=1e-5)
@@ -148,14 +140,14 @@ def test_no_noise_at_temperature_zero(integrator):
 # Paulin et al., arXiv 2410.19780: two rows, U_i = (θ - μ_i)²/(2σ_i²), h a minibatch step; all steps recorded.
 MU, SIGMA = np.array([-1.0, 1.0], np.float32), np.array([0.5, 2.0], np.float32)
 PUBLISHED = {
-    "symmetric_reshuffle": {0.25: 0.0412, 0.125: 0.0071},
-    "random_reshuffle": {0.25: 0.0273, 0.125: 0.0060},
-    "independent_batches": {0.25: 0.1147, 0.125: 0.0483},
+    SymmetricReshuffle(): {0.25: 0.0412, 0.125: 0.0071},
+    RandomReshuffle(): {0.25: 0.0273, 0.125: 0.0060},
+    IndependentBatches(): {0.25: 0.1147, 0.125: 0.0483},
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", PUBLISHED)
+@pytest.mark.parametrize("scheme", PUBLISHED, ids=name_of)
 def test_published_wasserstein_distances(scheme):
     """Wasserstein-1 to the exact posterior, within a tenth or five errors; smaller steps are tested by exact laws."""
     precision = np.sum(1 / SIGMA**2)
@@ -174,9 +166,7 @@ def test_published_wasserstein_distances(scheme):
         return np.mean(np.abs(np.quantile(draws, quantiles) - target))
 
     for step_size, published in PUBLISHED[scheme].items():
-        kernel = StochasticGradientKernel(
-            model, step_size, subsampling=SCHEMES[scheme], integrator=UBU(1.0), steps_per_sample=5
-        )
+        kernel = StochasticGradientKernel(model, step_size, subsampling=scheme, integrator=UBU(1.0), steps_per_sample=5)
         mcmc = MCMC(
             kernel, num_warmup=50, num_samples=4000, num_chains=200, chain_method="vectorized", progress_bar=False
         )

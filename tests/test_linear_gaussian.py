@@ -1,22 +1,36 @@
 """Exact stationary moments against published numbers, enumeration, expansion in the step size, simulation."""
 
+from dataclasses import dataclass
 from itertools import permutations, product
 
 import numpy as np
 import pytest
 
+from sgworld_numpyro.integrators import BAOAB, EulerMaruyama, is_kinetic, named
 from sgworld_numpyro.linear_gaussian import (
-    OVERDAMPED,
-    SCHEMES,
     LinearGaussian,
     StationaryMoments,
     gaussian_kl,
     gaussian_mean,
+    knows_integrator,
+    knows_scheme,
     linear_regression,
     orders,
     relative_covariance_error,
     stationary_moments,
+    steps,
 )
+from sgworld_numpyro.subsampling import (
+    BatchReshuffle,
+    Cyclic,
+    FullBatch,
+    IndependentBatches,
+    RandomReshuffle,
+    ShuffleOnce,
+    SymmetricReshuffle,
+    WithReplacement,
+)
+from tests.tables import INTEGRATORS, OVERDAMPED, SCHEMES, by_name, every_scheme
 
 EM, LM = OVERDAMPED
 SIGMAS = 5
@@ -61,10 +75,10 @@ def stable_step(problem, fraction):
 
 # N = 1000, B = 10: (relative variance bias, KL) at ε = 1e-4, 1e-3, 1e-2; None where none was published.
 TABLE = {
-    ("with_replacement", EM, "averaged"): [("5.0e-3", "6.3e-6"), ("5.0e-2", "6.2e-4"), ("5.1e-1", "4.8e-2")],
-    ("random_reshuffle", EM, "averaged"): [("6.7e-5", "1.1e-9"), ("2.1e-3", "1.1e-6"), ("1.38e-1", "4.4e-3")],
-    ("random_reshuffle", LM, "period_end"): [("4.2e-8", None), ("4.2e-5", "4.3e-10"), ("3.8e-2", "3.6e-4")],
-    ("symmetric_reshuffle", LM, "period_end"): [("2.2e-12", None), ("2.2e-7", None), ("1.4e-2", "5e-5")],
+    (WithReplacement(), EM, "averaged"): [("5.0e-3", "6.3e-6"), ("5.0e-2", "6.2e-4"), ("5.1e-1", "4.8e-2")],
+    (RandomReshuffle(), EM, "averaged"): [("6.7e-5", "1.1e-9"), ("2.1e-3", "1.1e-6"), ("1.38e-1", "4.4e-3")],
+    (RandomReshuffle(), LM, "period_end"): [("4.2e-8", None), ("4.2e-5", "4.3e-10"), ("3.8e-2", "3.6e-4")],
+    (SymmetricReshuffle(), LM, "period_end"): [("2.2e-12", None), ("2.2e-7", None), ("1.4e-2", "5e-5")],
 }
 
 
@@ -76,7 +90,7 @@ def assert_agrees(value, published):
         assert abs(value - float(published)) < unit
 
 
-@pytest.mark.parametrize("chain", TABLE)
+@pytest.mark.parametrize("chain", TABLE, ids=lambda chain: "-".join(getattr(part, "name", part) for part in chain))
 @pytest.mark.parametrize("column", range(3))
 def test_reference_table(chain, column):
     scheme, integrator, where = chain
@@ -88,13 +102,13 @@ def test_reference_table(chain, column):
 
 @pytest.mark.parametrize(("epsilon", "published"), [(1e-5, "4.2e-11"), (1e-3, "4.2e-5")])
 def test_straddling_stream_keeps_the_cancellation(epsilon, published):
-    bias, _ = bias_and_kl(1005, 10, "random_reshuffle", LM, epsilon, "period_end")
+    bias, _ = bias_and_kl(1005, 10, RandomReshuffle(), LM, epsilon, "period_end")
     assert_agrees(bias, published)
 
 
 def test_smallest_bias_is_not_lost_to_rounding():
     # The closed sum in 60 decimal digits; a variance near 1 holds 2e-16.
-    bias, _ = bias_and_kl(1000, 10, "symmetric_reshuffle", LM, 1e-4, "period_end")
+    bias, _ = bias_and_kl(1000, 10, SymmetricReshuffle(), LM, 1e-4, "period_end")
     assert bias == pytest.approx(2.2246082120302688e-12, abs=2e-15)
 
 
@@ -102,19 +116,19 @@ def test_smallest_bias_is_not_lost_to_rounding():
 
 # scheme, integrator, where recorded: order p and coefficient c of the bias c (Rε)^p, R = 100
 LEADING = [
-    ("with_replacement", LM, "averaged", 1, 1 / 2),
-    ("independent_batches", LM, "averaged", 1, 1 / 2 * 990 / 999),
-    ("random_reshuffle", LM, "averaged", 2, 1 / 6),
-    ("random_reshuffle", LM, "period_end", 3, 1 / 24),
-    ("batch_reshuffle", LM, "period_end", 3, 1 / 24),
-    ("symmetric_reshuffle", LM, "averaged", 2, 1 / 6),
-    ("symmetric_reshuffle", LM, "period_end", 5, 1 / 45),
-    ("shuffle_once", LM, "averaged", 2, 1 / 12),
-    ("full_batch", EM, "averaged", 1, 1 / 2 / 100),
+    (WithReplacement(), LM, "averaged", 1, 1 / 2),
+    (IndependentBatches(), LM, "averaged", 1, 1 / 2 * 990 / 999),
+    (RandomReshuffle(), LM, "averaged", 2, 1 / 6),
+    (RandomReshuffle(), LM, "period_end", 3, 1 / 24),
+    (BatchReshuffle(), LM, "period_end", 3, 1 / 24),
+    (SymmetricReshuffle(), LM, "averaged", 2, 1 / 6),
+    (SymmetricReshuffle(), LM, "period_end", 5, 1 / 45),
+    (ShuffleOnce(), LM, "averaged", 2, 1 / 12),
+    (FullBatch(), EM, "averaged", 1, 1 / 2 / 100),
 ]
 
 
-@pytest.mark.parametrize(("scheme", "integrator", "where", "power", "coefficient"), LEADING)
+@pytest.mark.parametrize(("scheme", "integrator", "where", "power", "coefficient"), LEADING, ids=by_name)
 def test_order_and_coefficient_of_the_bias(scheme, integrator, where, power, coefficient):
     pass_times = np.geomspace(0.02, 0.06, 5)  # Rε: small enough for one term, large enough for 16 digits
     biases = [bias_and_kl(1000, 10, scheme, integrator, time / 100, where)[0] for time in pass_times]
@@ -125,14 +139,14 @@ def test_order_and_coefficient_of_the_bias(scheme, integrator, where, power, coe
 
 def test_euler_maruyama_is_first_order_under_reshuffling():
     epsilons = np.geomspace(1e-6, 1e-5, 4)
-    biases = [bias_and_kl(1000, 10, "random_reshuffle", EM, e, "period_end")[0] for e in epsilons]
+    biases = [bias_and_kl(1000, 10, RandomReshuffle(), EM, e, "period_end")[0] for e in epsilons]
     np.testing.assert_allclose(biases, epsilons / 2, rtol=1e-3)
 
 
 def test_leimkuhler_matthews_is_exact_with_full_gradients():
     for equal in (True, False):
         problem = small_problem(5, equal)
-        _, covariance = stationary_moments(problem, "full_batch", LM, stable_step(problem, 0.5), 5).period_end
+        _, covariance = stationary_moments(problem, FullBatch(), LM, stable_step(problem, 0.5), 5).period_end
         np.testing.assert_allclose(covariance, problem.covariance, rtol=1e-12)
 
 
@@ -144,22 +158,22 @@ def brute_orders(scheme, num_rows, batch_size):
     epochs = batch_size // np.gcd(num_rows, batch_size)
     rows = np.arange(num_rows)
     shuffles = np.array(list(permutations(rows)))
-    if scheme == "with_replacement":
+    if scheme == WithReplacement():
         return np.array(list(product(rows, repeat=batch_size)))[None, :, None]
-    if scheme == "independent_batches":
+    if scheme == IndependentBatches():
         return np.array(list(permutations(rows, batch_size)))[None, :, None]
-    if scheme == "full_batch":
+    if scheme == FullBatch():
         return rows[None, None, None]
-    if scheme == "cyclic":
+    if scheme == Cyclic():
         return np.tile(rows, epochs).reshape(1, 1, -1, batch_size)
-    if scheme == "shuffle_once":
+    if scheme == ShuffleOnce():
         return np.tile(shuffles, (1, epochs)).reshape(len(shuffles), 1, -1, batch_size)
-    if scheme == "batch_reshuffle":
+    if scheme == BatchReshuffle():
         partitions = shuffles.reshape(len(shuffles), -1, batch_size)
         return partitions[:, list(permutations(range(num_rows // batch_size)))]
     streams = np.array([np.concatenate(stream) for stream in product(shuffles, repeat=epochs)])
     orders = streams.reshape(1, len(streams), -1, batch_size)
-    if scheme == "symmetric_reshuffle":
+    if scheme == SymmetricReshuffle():
         orders = np.concatenate([orders, orders[:, :, ::-1]], axis=2)
     return orders
 
@@ -194,13 +208,13 @@ def brute_moments(problem, orders, integrator, step_size, temperature):
 
 SIZES = [(4, 1), (4, 2), (4, 4), (5, 2), (6, 2)]
 CASES = [
-    (scheme, *size) for scheme in SCHEMES for size in SIZES if scheme != "batch_reshuffle" or size[0] % size[1] == 0
+    (scheme, *size) for scheme in SCHEMES for size in SIZES if scheme != BatchReshuffle() or size[0] % size[1] == 0
 ]
 
 
 @pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
-@pytest.mark.parametrize("integrator", OVERDAMPED)
-@pytest.mark.parametrize(("scheme", "num_rows", "batch_size"), CASES)
+@pytest.mark.parametrize("integrator", OVERDAMPED, ids=by_name)
+@pytest.mark.parametrize(("scheme", "num_rows", "batch_size"), CASES, ids=by_name)
 def test_moments_equal_enumeration(scheme, num_rows, batch_size, integrator, equal):
     problem = small_problem(num_rows, equal)
     step_size, temperature = stable_step(problem, 0.8), 0.7
@@ -214,12 +228,12 @@ def test_moments_equal_enumeration(scheme, num_rows, batch_size, integrator, equ
 
 
 @pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
-@pytest.mark.parametrize("scheme", ["shuffle_once", "cyclic", "batch_reshuffle"])
+@pytest.mark.parametrize("scheme", [ShuffleOnce(), Cyclic(), BatchReshuffle()], ids=by_name)
 def test_given_order(scheme, equal):
-    num_rows, batch_size = (6, 2) if scheme == "batch_reshuffle" else (5, 2)
+    num_rows, batch_size = (6, 2) if scheme == BatchReshuffle() else (5, 2)
     problem = small_problem(num_rows, equal)
     order = np.random.default_rng(3).permutation(num_rows)
-    if scheme == "batch_reshuffle":
+    if scheme == BatchReshuffle():
         order = order.reshape(3, 2)
         orders = order[list(permutations(range(3)))][None]
     else:
@@ -234,7 +248,7 @@ def test_given_order(scheme, equal):
 
 def test_mean_moves_within_the_period_of_a_given_order():
     problem = small_problem(4, equal=True)
-    moments = stationary_moments(problem, "cyclic", LM, stable_step(problem, 0.5), 1)
+    moments = stationary_moments(problem, Cyclic(), LM, stable_step(problem, 0.5), 1)
     spread = np.cov(moments.mean.T, bias=True)
     assert np.trace(spread) > 0
     mean, covariance = moments.averaged
@@ -272,19 +286,19 @@ def lyapunov(hessian, source):
     return vectors @ (vectors.T @ source @ vectors / (values[:, None] + values)) @ vectors.T
 
 
-@pytest.mark.parametrize("integrator", OVERDAMPED)
+@pytest.mark.parametrize("integrator", OVERDAMPED, ids=by_name)
 def test_with_replacement_to_first_order(integrator):
     problem = small_problem(6, equal=False)
     rows_dh, rows_dg = batch_fluctuations(problem, 1)
     diffusion = (rows_dg[:, :, None] * rows_dg[:, None] + rows_dh @ problem.covariance @ rows_dh).mean(0) / 2
-    mean, covariance = first_order(problem, "with_replacement", integrator, 2)
+    mean, covariance = first_order(problem, WithReplacement(), integrator, 2)
     expected = lyapunov(problem.hessian, diffusion) + (np.eye(2) / 2 if integrator == EM else 0)
     np.testing.assert_allclose(mean, 0, atol=1e-8)
     np.testing.assert_allclose(covariance, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("integrator", OVERDAMPED)
-@pytest.mark.parametrize("scheme", ["random_reshuffle", "symmetric_reshuffle"])
+@pytest.mark.parametrize("integrator", OVERDAMPED, ids=by_name)
+@pytest.mark.parametrize("scheme", [RandomReshuffle(), SymmetricReshuffle()], ids=by_name)
 def test_reshuffled_to_first_order(scheme, integrator):
     problem = small_problem(6, equal=False)
     delta_h, delta_g = batch_fluctuations(problem, 2)
@@ -305,16 +319,16 @@ def assert_within(difference, error):
 
 
 SAMPLED = [
-    ("random_reshuffle", 6, None),
-    ("random_reshuffle", 5, None),
-    ("symmetric_reshuffle", 6, None),
-    ("shuffle_once", 5, None),
-    ("batch_reshuffle", 6, None),
-    ("batch_reshuffle", 6, [[3, 1], [0, 5], [2, 4]]),
+    (RandomReshuffle(), 6, None),
+    (RandomReshuffle(), 5, None),
+    (SymmetricReshuffle(), 6, None),
+    (ShuffleOnce(), 5, None),
+    (BatchReshuffle(), 6, None),
+    (BatchReshuffle(), 6, [[3, 1], [0, 5], [2, 4]]),
 ]
 
 
-@pytest.mark.parametrize(("scheme", "num_rows", "order"), SAMPLED)
+@pytest.mark.parametrize(("scheme", "num_rows", "order"), SAMPLED, ids=by_name)
 def test_sampled_orders_agree_with_enumeration(scheme, num_rows, order, monkeypatch):
     problem = small_problem(num_rows, equal=False)
     step_size = stable_step(problem, 0.5)
@@ -327,7 +341,9 @@ def test_sampled_orders_agree_with_enumeration(scheme, num_rows, order, monkeypa
     assert_within(sampled.covariance - exact.covariance, sampled.covariance_error)
 
 
-@pytest.mark.parametrize("scheme", ["random_reshuffle", "symmetric_reshuffle", "shuffle_once", "batch_reshuffle"])
+@pytest.mark.parametrize(
+    "scheme", [RandomReshuffle(), SymmetricReshuffle(), ShuffleOnce(), BatchReshuffle()], ids=by_name
+)
 def test_standard_errors_are_calibrated(scheme, monkeypatch):
     problem = small_problem(6, equal=False)
     step_size = stable_step(problem, 0.5)
@@ -346,11 +362,11 @@ def test_standard_errors_are_calibrated(scheme, monkeypatch):
 @pytest.mark.parametrize(
     ("scheme", "num_rows", "shape", "quenched"),
     [
-        ("random_reshuffle", 12, (20, 1, 100, 3, 4), False),
-        ("random_reshuffle", 10, (20, 1, 100, 5, 4), False),
-        ("symmetric_reshuffle", 10, (20, 1, 100, 10, 4), False),
-        ("shuffle_once", 10, (20, 100, 1, 5, 4), True),
-        ("batch_reshuffle", 12, (20, 10, 10, 3, 4), True),
+        (RandomReshuffle(), 12, (20, 1, 100, 3, 4), False),
+        (RandomReshuffle(), 10, (20, 1, 100, 5, 4), False),
+        (SymmetricReshuffle(), 10, (20, 1, 100, 10, 4), False),
+        (ShuffleOnce(), 10, (20, 100, 1, 5, 4), True),
+        (BatchReshuffle(), 12, (20, 10, 10, 3, 4), True),
     ],
 )
 def test_sampled_orders_obey_their_scheme(scheme, num_rows, shape, quenched, monkeypatch):
@@ -359,14 +375,14 @@ def test_sampled_orders_obey_their_scheme(scheme, num_rows, shape, quenched, mon
     assert sample.rows.shape == shape
     assert sample.quenched == quenched
     first = sample.rows[:, 0, 0]
-    if scheme == "symmetric_reshuffle":
+    if scheme == SymmetricReshuffle():
         first = first[:, :5]
     assert (np.sort(first.reshape(-1, num_rows)) == np.arange(num_rows)).all()  # every epoch is a permutation
     periods = np.sort(sample.rows.reshape(-1, shape[3] * shape[4]))
     assert (periods == periods[0]).all()  # and each row as frequent as any other, the reversed orders included
-    if scheme == "symmetric_reshuffle":
+    if scheme == SymmetricReshuffle():
         assert (sample.rows == sample.rows[..., ::-1, :]).all()
-    if scheme == "batch_reshuffle":  # a chain always meets the same batches
+    if scheme == BatchReshuffle():  # a chain always meets the same batches
         met = [
             {frozenset(batch) for batch in chain.reshape(-1, 4).tolist()} for chain in sample.rows.reshape(-1, 30, 4)
         ]
@@ -377,7 +393,7 @@ def test_sampled_orders_obey_their_scheme(scheme, num_rows, shape, quenched, mon
 def test_sample_depends_on_the_seed_alone():
     problem = small_problem(20, equal=False)
     first, again, other = (
-        stationary_moments(problem, "random_reshuffle", LM, 1e-3, 3, num_orders=40, seed=seed) for seed in (0, 0, 1)
+        stationary_moments(problem, RandomReshuffle(), LM, 1e-3, 3, num_orders=40, seed=seed) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first.covariance, again.covariance)
     assert (first.covariance != other.covariance).any()
@@ -388,7 +404,7 @@ def test_sample_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize(
     ("scheme", "integrator", "num_rows"),
-    [("random_reshuffle", EM, 5), ("symmetric_reshuffle", LM, 6), ("independent_batches", LM, 6)],
+    [(RandomReshuffle(), EM, 5), (SymmetricReshuffle(), LM, 6), (IndependentBatches(), LM, 6)],
 )
 def test_moments_agree_with_simulation(scheme, integrator, num_rows):
     rng = np.random.default_rng(11)
@@ -421,7 +437,7 @@ def test_moments_agree_with_simulation(scheme, integrator, num_rows):
     # Variance of a sample covariance of nearly normal draws.
     spread = np.sqrt((np.multiply.outer(variances, variances) + exact.covariance[stop] ** 2) / num_chains)
     assert_within(np.cov(theta.T) - exact.covariance[stop], spread)
-    if scheme != "independent_batches":
+    if scheme != IndependentBatches():
         assert (np.abs(exact.covariance[0] - exact.covariance[stop]) > spread).any()
 
 
@@ -479,9 +495,34 @@ def test_distances():
 
 # --- Errors ---
 
+
+@dataclass(frozen=True)
+class Own:
+    """A scheme of the user's own, which says of itself what the package's say."""
+
+    name = "random_reshuffle"
+    redraws = "epoch"
+
+    def indices(self, key, start, steps, plate):
+        raise NotImplementedError
+
+    def period(self, plate):
+        return plate.batches
+
+
+class Inherited(EulerMaruyama):
+    """Whose steps may be others."""
+
+
 WRONG = [
-    ({"scheme": "reshuffle"}, r"scheme='reshuffle' is unknown.*with_replacement.*cyclic"),
-    ({"integrator": "obabo"}, r"integrator='obabo' is unknown.*euler_maruyama, leimkuhler_matthews, baoab, ubu"),
+    (
+        {"scheme": Own()},
+        r"scheme=Own\(\) has no known law.*WithReplacement\(\).*Cyclic\(\)",
+    ),
+    (
+        {"integrator": Inherited()},
+        r"integrator=.*Inherited.* has no known law.*EulerMaruyama\(\), .*\(\), BAOAB\(friction=...\), UBU\(friction",
+    ),
     ({"batch_size": 0}, r"batch_size=0 must be an integer in 1\.\.5"),
     ({"batch_size": 6}, r"batch_size=6 must be an integer in 1\.\.5"),
     ({"batch_size": 1.5}, r"batch_size=1\.5 must be an integer in 1\.\.5"),
@@ -489,15 +530,15 @@ WRONG = [
     ({"step_size": np.nan}, r"step_size=nan must be positive; try"),
     ({"temperature": -1.0}, r"temperature=-1\.0 must not be negative; pass 1\.0"),
     ({"num_orders": 0}, r"num_orders=0 must be positive"),
-    ({"scheme": "batch_reshuffle"}, r"batch_size=2 does not divide the 5 rows.*scheme='random_reshuffle'"),
-    ({"order": np.zeros((5, 2), int)}, r"scheme='random_reshuffle' draws a new one.*shuffle_once"),
+    ({"scheme": BatchReshuffle()}, r"batch_size=2 does not divide the 5 rows.*scheme=RandomReshuffle\(\)"),
+    ({"order": np.zeros((5, 2), int)}, r"scheme=RandomReshuffle\(\) draws a new one.*ShuffleOnce\(\)"),
     (
-        {"scheme": "cyclic", "order": np.zeros((2, 2), int)},
+        {"scheme": Cyclic(), "order": np.zeros((2, 2), int)},
         r"order has shape \(2, 2\) and dtype int.*\(5, 2\)",
     ),
-    ({"scheme": "cyclic", "order": np.zeros((5, 2))}, r"order has shape \(5, 2\) and dtype float64.*integer"),
+    ({"scheme": Cyclic(), "order": np.zeros((5, 2))}, r"order has shape \(5, 2\) and dtype float64.*integer"),
     (
-        {"scheme": "cyclic", "order": np.zeros((5, 2), int)},
+        {"scheme": Cyclic(), "order": np.zeros((5, 2), int)},
         r"order=.* must name each of the rows 0\.\.4 2 times",
     ),
 ]
@@ -505,13 +546,48 @@ WRONG = [
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG)
 def test_wrong_arguments_say_what_is_wrong(arguments, message):
-    right = {"scheme": "random_reshuffle", "integrator": LM, "step_size": 1e-3, "batch_size": 2}
+    right = {"scheme": RandomReshuffle(), "integrator": LM, "step_size": 1e-3, "batch_size": 2}
     with pytest.raises(ValueError, match=message):
         stationary_moments(small_problem(5, equal=False), **right | arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scheme": "random_reshuffle"}, r"scheme='random_reshuffle' is no .*pass an instance: .*RandomReshuffle\(\)"),
+        ({"scheme": RandomReshuffle}, r"scheme=<class .*RandomReshuffle'> is no .*pass an instance"),
+        ({"integrator": "baoab"}, r"integrator='baoab' is no integrator; pass an instance: .*BAOAB\(friction=...\)"),
+        ({"integrator": BAOAB}, r"integrator=<class .*BAOAB'> is no integrator; pass an instance"),
+        ({"integrator": RandomReshuffle()}, r"integrator=RandomReshuffle\(\) is no integrator"),
+    ],
+)
+def test_names_and_classes_are_no_schemes_and_integrators(arguments, message):
+    right = {"scheme": RandomReshuffle(), "integrator": LM, "step_size": 1e-3, "batch_size": 2}
+    with pytest.raises(TypeError, match=message):
+        stationary_moments(small_problem(5, equal=False), **right | arguments)
+
+
+def test_the_law_of_whatever_the_package_has_is_known():
+    assert set(steps.LAWS) == set(INTEGRATORS)
+    assert all(knows_integrator(integrator()) for integrator in INTEGRATORS)
+    assert all(map(knows_scheme, SCHEMES))
+    assert not knows_integrator(Inherited())
+    assert not knows_scheme(Own())
+
+
+@pytest.mark.parametrize("kind", INTEGRATORS, ids=by_name)
+def test_what_an_integrator_says_of_its_own_error_is_in_its_law(kind):
+    """To leading order in h√λ for UBU, exactly for the others."""
+    curvature, step = 4.0, 0.05
+    step_size = step / (np.sqrt(curvature) if kind.kinetic else curvature)
+    variance = steps.LAWS[kind].variance(step_size, 3.0, np.array([curvature])).item()
+    assert abs(curvature * variance - 1) == pytest.approx(kind().variance_error(step), rel=1e-2, abs=1e-15)
+    assert named(kind.name) is named(kind.__name__) is kind
+    assert is_kinetic(kind()) is kind.kinetic is hasattr(kind(), "friction")
+
+
 @pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
-@pytest.mark.parametrize("scheme", SCHEMES)
+@every_scheme
 def test_unstable_step_size_names_the_largest_stable_one(scheme, equal):
     problem = small_problem(4, equal)
     limit = 2 / np.linalg.eigvalsh(problem.hessian).max()
@@ -525,9 +601,9 @@ def test_unstable_step_size_names_the_largest_stable_one(scheme, equal):
 def test_batches_of_unequal_hessians_can_be_unstable_where_their_mean_is_not():
     problem = linear_regression(np.array([[3.0], [0.1], [0.1], [0.1]]), np.ones(4), 1.0, 1.0)
     step_size = 1.9 / problem.hessian.item()
-    stationary_moments(problem, "full_batch", EM, step_size, 1)
+    stationary_moments(problem, FullBatch(), EM, step_size, 1)
     with pytest.raises(ValueError, match=r"2/max_i λ_max\(P \+ N A_i\) = 0\.0540541"):
-        stationary_moments(problem, "with_replacement", EM, step_size, 1)
+        stationary_moments(problem, WithReplacement(), EM, step_size, 1)
 
 
 def test_improper_problems_are_refused():
@@ -535,4 +611,4 @@ def test_improper_problems_are_refused():
         gaussian_mean(np.zeros((3, 1)), np.eye(1), prior_mean=np.zeros(1))
     flat = LinearGaussian(np.zeros((2, 2)), np.zeros(2), np.diag([1.0, 0.0]), np.zeros((3, 2)))
     with pytest.raises(ValueError, match="not positive definite"):
-        stationary_moments(flat, "full_batch", LM, 0.1, 1)
+        stationary_moments(flat, FullBatch(), LM, 0.1, 1)

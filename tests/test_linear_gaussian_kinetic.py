@@ -3,11 +3,8 @@
 import numpy as np
 import pytest
 
+from sgworld_numpyro.integrators import BAOAB, UBU
 from sgworld_numpyro.linear_gaussian import (
-    INTEGRATORS,
-    KINETIC,
-    OVERDAMPED,
-    SCHEMES,
     LinearGaussian,
     control_variate,
     linear_regression,
@@ -15,6 +12,16 @@ from sgworld_numpyro.linear_gaussian import (
     stationary_moments,
     steps,
 )
+from sgworld_numpyro.subsampling import (
+    BatchReshuffle,
+    FullBatch,
+    IndependentBatches,
+    RandomReshuffle,
+    ShuffleOnce,
+    SymmetricReshuffle,
+    WithReplacement,
+)
+from tests.tables import KINETIC, OVERDAMPED, SCHEMES, by_name, every_scheme
 from tests.test_linear_gaussian import (
     all_row_hessians,
     batch_fluctuations,
@@ -27,9 +34,9 @@ from tests.test_linear_gaussian import (
 # --- The free flow and the integrators' own bias ---
 
 
-def lyapunov_variance(name, step_size, friction, eigenvalue):
+def lyapunov_variance(kind, step_size, friction, eigenvalue):
     """Variance of θ with full gradients, from the linear system of the 2 × 2 covariance."""
-    step = steps.KINETIC[name].step(step_size, 1.0, friction)
+    step = steps.LAWS[kind].step(step_size, 1.0, friction)
     kicked = step.after @ (np.eye(2) + eigenvalue * np.outer(step.kick, [1, 0]))
     noise = kicked @ step.before_noise @ kicked.T + step.after_noise
     whole = kicked @ step.before
@@ -49,11 +56,11 @@ def test_free_flow_composes_with_itself(x):
 
 
 @pytest.mark.parametrize(("step_size", "friction"), [(0.05, 0.3), (0.6, 1.0), (0.5, 8.0), (1.2, 30.0)])
-@pytest.mark.parametrize("name", KINETIC)
-def test_own_variance_solves_the_lyapunov_equation(name, step_size, friction):
+@pytest.mark.parametrize("kind", KINETIC, ids=by_name)
+def test_own_variance_solves_the_lyapunov_equation(kind, step_size, friction):
     for eigenvalue in (0.4, 2.5):
-        variance = steps.KINETIC[name].variance(step_size, friction, np.array([eigenvalue]))
-        assert variance.item() == pytest.approx(lyapunov_variance(name, step_size, friction, eigenvalue), rel=1e-12)
+        variance = steps.LAWS[kind].variance(step_size, friction, np.array([eigenvalue]))
+        assert variance.item() == pytest.approx(lyapunov_variance(kind, step_size, friction, eigenvalue), rel=1e-12)
 
 
 @pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
@@ -63,20 +70,20 @@ def test_with_full_gradients_baoab_is_exact_and_ubu_of_second_order(friction_rat
     rate = np.sqrt(np.linalg.eigvalsh(problem.hessian).max())
     step_size, friction = 0.01 / rate, friction_ratio * rate
 
-    def excess(name):
-        covariance = stationary_moments(problem, "full_batch", name, step_size, 5, friction=friction).covariance[0]
+    def excess(kind):
+        covariance = stationary_moments(problem, FullBatch(), kind(friction), step_size, 5).covariance[0]
         return covariance - problem.covariance
 
-    np.testing.assert_allclose(excess("baoab"), 0, atol=1e-11 * problem.covariance.max())
-    np.testing.assert_allclose(excess("ubu"), -(step_size**2) / 6 * np.eye(2), rtol=1e-3, atol=1e-4 * step_size**2)
+    np.testing.assert_allclose(excess(BAOAB), 0, atol=1e-11 * problem.covariance.max())
+    np.testing.assert_allclose(excess(UBU), -(step_size**2) / 6 * np.eye(2), rtol=1e-3, atol=1e-4 * step_size**2)
 
 
 # --- The algorithms to the letter ---
 
 
-def literal_steps(problem, orders, name, step_size, friction, temperature):
+def literal_steps(problem, orders, integrator, step_size, temperature):
     """Each step in the coordinates (1, θ, v, g_last), written as the algorithm is, and the noise it adds."""
-    dim, scale = 2, problem.num_rows / orders.shape[-1]
+    dim, scale, friction = 2, problem.num_rows / orders.shape[-1], integrator.friction
     hessians = problem.prior_precision + scale * all_row_hessians(problem)[orders].sum(-3)
     shifts = problem.prior_shift + scale * problem.row_shifts[orders].sum(-2)
     size = 1 + 3 * dim
@@ -111,7 +118,7 @@ def literal_steps(problem, orders, name, step_size, friction, temperature):
     maps = np.broadcast_to(np.eye(size), (*orders.shape[:-1], size, size))
     state = maps, np.zeros_like(maps)
     half = step_size / 2
-    if name == "baoab":
+    if isinstance(integrator, BAOAB):
         state = move(state, "v", v=one, g=-half * one)
         state = move(state, "theta", theta=one, v=half * one)
         decay = np.exp(-friction * step_size)
@@ -144,21 +151,19 @@ def literal_moments(problem, orders, *arguments):
 
 
 SIZES = [(4, 1), (4, 2), (3, 2)]
-CASES = [(scheme, *size) for scheme in SCHEMES for size in SIZES if scheme != "batch_reshuffle" or size != (3, 2)]
+CASES = [(scheme, *size) for scheme in SCHEMES for size in SIZES if scheme != BatchReshuffle() or size != (3, 2)]
 
 
 @pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
-@pytest.mark.parametrize("name", KINETIC)
-@pytest.mark.parametrize(("scheme", "num_rows", "batch_size"), CASES)
-def test_moments_equal_the_literal_algorithm(scheme, num_rows, batch_size, name, equal):
+@pytest.mark.parametrize("kind", KINETIC, ids=by_name)
+@pytest.mark.parametrize(("scheme", "num_rows", "batch_size"), CASES, ids=by_name)
+def test_moments_equal_the_literal_algorithm(scheme, num_rows, batch_size, kind, equal):
     problem = small_problem(num_rows, equal)
     rate = np.sqrt(np.linalg.eigvalsh(problem.hessian).max())
-    step_size, friction, temperature = 0.4 / rate, 1.5 * rate, 0.7
+    step_size, integrator, temperature = 0.4 / rate, kind(1.5 * rate), 0.7
     orders = brute_orders(scheme, num_rows, batch_size)
-    mean, covariance = literal_moments(problem, orders, name, step_size, friction, temperature)
-    moments = stationary_moments(
-        problem, scheme, name, step_size, batch_size, friction=friction, temperature=temperature
-    )
+    mean, covariance = literal_moments(problem, orders, integrator, step_size, temperature)
+    moments = stationary_moments(problem, scheme, integrator, step_size, batch_size, temperature=temperature)
     np.testing.assert_allclose(moments.mean, mean, rtol=0, atol=1e-11)
     np.testing.assert_allclose(moments.covariance, covariance, rtol=0, atol=1e-11)
 
@@ -168,25 +173,25 @@ def test_moments_equal_the_literal_algorithm(scheme, num_rows, batch_size, name,
 # scheme, where recorded: order p in Rh√λ and coefficient, a function of the friction γ/√λ
 BOTH = ("period_end", "averaged")
 LEADING = [
-    *[("independent_batches", where, 1, lambda friction: 990 / 999 / (2 * friction)) for where in BOTH],
-    *[("random_reshuffle", where, 3, lambda friction: 1 / (24 * friction)) for where in BOTH],
-    *[("shuffle_once", where, 4, lambda friction: 1 / 720) for where in BOTH],
-    ("symmetric_reshuffle", "averaged", 4, lambda friction: 1 / 30),
-    ("symmetric_reshuffle", "period_end", 5, lambda friction: (1 + friction**2) / (45 * friction)),
+    *[(IndependentBatches(), where, 1, lambda friction: 990 / 999 / (2 * friction)) for where in BOTH],
+    *[(RandomReshuffle(), where, 3, lambda friction: 1 / (24 * friction)) for where in BOTH],
+    *[(ShuffleOnce(), where, 4, lambda friction: 1 / 720) for where in BOTH],
+    (SymmetricReshuffle(), "averaged", 4, lambda friction: 1 / 30),
+    (SymmetricReshuffle(), "period_end", 5, lambda friction: (1 + friction**2) / (45 * friction)),
 ]
 
 
 @pytest.mark.parametrize("friction", [1.0, 2.0, 4.0])
-@pytest.mark.parametrize("name", KINETIC)
-@pytest.mark.parametrize(("scheme", "where", "power", "coefficient"), LEADING)
-def test_order_and_coefficient_of_the_bias(scheme, where, power, coefficient, name, friction):
+@pytest.mark.parametrize("kind", KINETIC, ids=by_name)
+@pytest.mark.parametrize(("scheme", "where", "power", "coefficient"), LEADING, ids=by_name)
+def test_order_and_coefficient_of_the_bias(scheme, where, power, coefficient, kind, friction):
     problem = well_specified(1000)
     rate = np.sqrt(1000)
     pass_times = np.geomspace(0.015, 0.05, 4)  # Rh√λ: small enough for one term, large enough for 16 digits
     biases = []
     for step_size in pass_times / 100 / rate:
-        moments = stationary_moments(problem, scheme, name, step_size, 10, friction=friction * rate)
-        own = steps.KINETIC[name].variance(step_size, friction * rate, np.array([1000.0]))
+        moments = stationary_moments(problem, scheme, kind(friction * rate), step_size, 10)
+        own = steps.LAWS[kind].variance(step_size, friction * rate, np.array([1000.0]))
         biases.append((getattr(moments, where)[1] - own).item() * 1000)
     slope, _ = np.polyfit(np.log(pass_times), np.log(biases), 1)
     assert slope == pytest.approx(power, abs=0.1)
@@ -198,12 +203,12 @@ def test_at_the_usual_friction_the_rounded_coefficients_hold():
     problem = well_specified(1000)
     rate, y = np.sqrt(1000), 0.05
     for scheme, where, expected in [
-        ("with_replacement", "averaged", y / 4),
-        ("random_reshuffle", "period_end", y**3 / 48),
-        ("symmetric_reshuffle", "averaged", y**4 / 31),
-        ("symmetric_reshuffle", "period_end", y**5 / 18),
+        (WithReplacement(), "averaged", y / 4),
+        (RandomReshuffle(), "period_end", y**3 / 48),
+        (SymmetricReshuffle(), "averaged", y**4 / 31),
+        (SymmetricReshuffle(), "period_end", y**5 / 18),
     ]:
-        moments = stationary_moments(problem, scheme, "baoab", y / 100 / rate, 10, friction=2 * rate)
+        moments = stationary_moments(problem, scheme, BAOAB(2 * rate), y / 100 / rate, 10)
         assert getattr(moments, where)[1].item() * 1000 - 1 == pytest.approx(expected, rel=0.05)
 
 
@@ -211,10 +216,10 @@ def test_at_the_usual_friction_the_rounded_coefficients_hold():
 
 
 @pytest.mark.parametrize("where", BOTH)
-@pytest.mark.parametrize("name", KINETIC)
-@pytest.mark.parametrize("scheme", ["random_reshuffle", "symmetric_reshuffle"])
+@pytest.mark.parametrize("kind", KINETIC, ids=by_name)
+@pytest.mark.parametrize("scheme", [RandomReshuffle(), SymmetricReshuffle()], ids=by_name)
 @pytest.mark.parametrize(("num_rows", "batch_size", "friction"), [(4, 1, 1.0), (6, 2, 4.0)])
-def test_reshuffled_to_second_order(num_rows, batch_size, friction, scheme, name, where):
+def test_reshuffled_to_second_order(num_rows, batch_size, friction, scheme, kind, where):
     problem = small_problem(num_rows, equal=False)
     rate = np.sqrt(np.linalg.eigvalsh(problem.hessian).max())
     delta_h, delta_g = batch_fluctuations(problem, batch_size)
@@ -222,12 +227,12 @@ def test_reshuffled_to_second_order(num_rows, batch_size, friction, scheme, name
     landscape = (batches + 1) / 6
     shift = -landscape * inverse @ (delta_h @ delta_g[..., None])[..., 0].mean(0)
     narrowing = -landscape * inverse @ (delta_h @ delta_h).mean(0) @ inverse
-    if name == "ubu":
+    if kind is UBU:
         narrowing = narrowing - np.eye(2) / 6
 
     found = []
     for step_size in 0.04 / batches / rate / np.array([1, 2, 4]):
-        moments = stationary_moments(problem, scheme, name, step_size, batch_size, friction=friction * rate)
+        moments = stationary_moments(problem, scheme, kind(friction * rate), step_size, batch_size)
         mean, covariance = getattr(moments, where)
         found.append(np.stack([mean - problem.mean, *(covariance - problem.covariance)]) / step_size**2)
     coarse, middle, fine = found
@@ -237,8 +242,8 @@ def test_reshuffled_to_second_order(num_rows, batch_size, friction, scheme, name
 
 
 @pytest.mark.parametrize("where", BOTH)
-@pytest.mark.parametrize("name", KINETIC)
-def test_reshuffled_regression_is_of_second_order(name, where):
+@pytest.mark.parametrize("kind", KINETIC, ids=by_name)
+def test_reshuffled_regression_is_of_second_order(kind, where):
     """Sampled orders of R = 20 batches; overdamped chains are of first order here."""
     rng = np.random.default_rng(5)
     x = np.stack([np.ones(40), rng.standard_normal(40)], axis=1)
@@ -248,7 +253,7 @@ def test_reshuffled_regression_is_of_second_order(name, where):
     step_sizes = np.geomspace(0.004, 0.016, 3) / 20 / rate
     shifts, errors = [], []
     for step_size in step_sizes:
-        moments = stationary_moments(problem, "random_reshuffle", name, step_size, 2, friction=2 * rate, num_orders=200)
+        moments = stationary_moments(problem, RandomReshuffle(), kind(2 * rate), step_size, 2, num_orders=200)
         mean, covariance = getattr(moments, where)
         shifts.append(np.sqrt((mean - problem.mean) @ problem.hessian @ (mean - problem.mean)))
         errors.append(relative_covariance_error(covariance, problem.covariance))
@@ -259,10 +264,10 @@ def test_reshuffled_regression_is_of_second_order(name, where):
 # --- The published test in one dimension ---
 
 # Wasserstein-1 distance at h = 0.125, 0.0625, 0.03125, per minibatch step and over all steps; arXiv 2410.19780
-PUBLISHED = {"symmetric_reshuffle": [0.0071, 0.0021, 0.0005], "random_reshuffle": [0.0060, 0.0017, 0.0005]}
+PUBLISHED = {SymmetricReshuffle(): [0.0071, 0.0021, 0.0005], RandomReshuffle(): [0.0060, 0.0017, 0.0005]}
 
 
-@pytest.mark.parametrize("scheme", PUBLISHED)
+@pytest.mark.parametrize("scheme", PUBLISHED, ids=by_name)
 def test_published_distances(scheme):
     """Of the chain's two moments: its law is normal but for what is smaller than the last digit."""
     centres, scales = np.array([-1.0, 1.0]), np.array([0.5, 2.0])
@@ -270,7 +275,7 @@ def test_published_distances(scheme):
     problem = LinearGaussian(np.zeros((1, 1)), np.zeros(1), precisions[:, None, None], (centres * precisions)[:, None])
     normal = np.sort(np.random.default_rng(0).standard_normal(100_000))
     for step_size, published in zip((0.125, 0.0625, 0.03125), PUBLISHED[scheme], strict=True):
-        mean, covariance = stationary_moments(problem, scheme, "ubu", step_size, 1, friction=1.0).averaged
+        mean, covariance = stationary_moments(problem, scheme, UBU(1.0), step_size, 1).averaged
         stretch = np.sqrt(covariance.item()) - np.sqrt(problem.covariance.item())
         distance = np.abs(mean - problem.mean + stretch * normal).mean()
         assert distance == pytest.approx(published, abs=1e-4)
@@ -300,23 +305,21 @@ def test_control_variate_is_its_definition(equal):
     np.testing.assert_array_equal(anchored.hessian, problem.hessian)
 
 
-@pytest.mark.parametrize("integrator", INTEGRATORS)
+@pytest.mark.parametrize("integrator", [*OVERDAMPED, BAOAB(3.0), UBU(3.0)], ids=by_name)
 def test_control_variate_removes_the_noise_of_equal_hessians(integrator):
     problem = small_problem(5, equal=True)
     arguments = {"step_size": stable_step(problem, 0.3), "batch_size": 2}
-    if integrator in KINETIC:
-        arguments["friction"] = 3.0
-    full = stationary_moments(problem, "full_batch", integrator, **arguments)
+    full = stationary_moments(problem, FullBatch(), integrator, **arguments)
     anchored = control_variate(problem, np.array([3.0, -1.0]))
-    moments = stationary_moments(anchored, "with_replacement", integrator, **arguments)
+    moments = stationary_moments(anchored, WithReplacement(), integrator, **arguments)
     np.testing.assert_allclose(moments.covariance, full.covariance, rtol=1e-13)
-    noisy = stationary_moments(problem, "with_replacement", integrator, **arguments)
+    noisy = stationary_moments(problem, WithReplacement(), integrator, **arguments)
     assert relative_covariance_error(noisy.covariance[0], full.covariance[0]) > 1e-3
 
 
 def test_anchored_at_the_mode_the_mean_does_not_move():
     problem = control_variate(small_problem(6, equal=False))
-    moments = stationary_moments(problem, "random_reshuffle", "baoab", 0.02, 2, friction=3.0)
+    moments = stationary_moments(problem, RandomReshuffle(), BAOAB(3.0), 0.02, 2)
     np.testing.assert_allclose(moments.mean, np.broadcast_to(problem.mean, moments.mean.shape), rtol=1e-12)
     assert np.abs(moments.covariance - problem.covariance).max() > 1e-6
 
@@ -329,27 +332,36 @@ def test_an_anchor_of_the_wrong_shape_is_refused():
 # --- Errors ---
 
 
-@pytest.mark.parametrize("integrator", KINETIC)
-@pytest.mark.parametrize("friction", [None, 0.0, -1.0, np.nan, np.inf])
-def test_kinetic_integrators_need_friction(integrator, friction):
-    with pytest.raises(ValueError, match=rf"friction={friction} must be positive for integrator='{integrator}'; try"):
-        stationary_moments(small_problem(4, equal=True), "full_batch", integrator, 0.01, 1, friction=friction)
+@pytest.mark.parametrize("kind", KINETIC, ids=by_name)
+def test_kinetic_integrators_need_friction(kind):
+    problem = small_problem(4, equal=True)
+    critical = 2 * np.sqrt(np.linalg.eigvalsh(problem.hessian).min())
+    name, mend = kind.__name__, rf"pass {kind.__name__}\(friction={critical:.6g}\)"
+    with pytest.raises(ValueError, match=rf"integrator={name}\(friction=None, .*no friction yet.*{mend}"):
+        stationary_moments(problem, FullBatch(), kind(), 0.01, 1)
 
 
-@pytest.mark.parametrize("integrator", OVERDAMPED)
+@pytest.mark.parametrize("kind", KINETIC, ids=by_name)
+@pytest.mark.parametrize("friction", [0.0, -1.0, np.nan, np.inf])
+def test_kinetic_integrators_refuse_a_friction_that_damps_nothing(kind, friction):
+    with pytest.raises(ValueError, match=rf"{kind.__name__} got friction={friction}, wants a positive number"):
+        stationary_moments(small_problem(4, equal=True), FullBatch(), kind(friction), 0.01, 1)
+
+
+@pytest.mark.parametrize("integrator", OVERDAMPED, ids=by_name)
 def test_overdamped_integrators_refuse_friction(integrator):
-    with pytest.raises(ValueError, match=r"friction=1\.0 has no effect.*baoab, ubu"):
-        stationary_moments(small_problem(4, equal=True), "full_batch", integrator, 0.01, 1, friction=1.0)
+    with pytest.raises(TypeError, match="friction"):
+        stationary_moments(small_problem(4, equal=True), FullBatch(), type(integrator)(friction=1.0), 0.01, 1)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("integrator", KINETIC)
-def test_unstable_step_size_names_the_largest_stable_one(integrator, scheme):
+@every_scheme
+@pytest.mark.parametrize("kind", KINETIC, ids=by_name)
+def test_unstable_step_size_names_the_largest_stable_one(kind, scheme):
     problem = small_problem(4, equal=True)
     limit = 2 / np.sqrt(np.linalg.eigvalsh(problem.hessian).max())
     with pytest.raises(ValueError, match=rf"step_size=.*2/√λ_max\(hessian\) = {limit:.6g}"):
-        stationary_moments(problem, scheme, integrator, 1.2 * limit, 2, friction=1.0)
-    moments = stationary_moments(problem, scheme, integrator, 0.95 * limit, 2, friction=1.0)
+        stationary_moments(problem, scheme, kind(1.0), 1.2 * limit, 2)
+    moments = stationary_moments(problem, scheme, kind(1.0), 0.95 * limit, 2)
     assert (np.linalg.eigvalsh(moments.covariance) > 0).all()
 
 
@@ -359,5 +371,5 @@ def test_unequal_hessians_heat_a_chain_of_little_friction():
     friction = 0.5
     limit = 2 * friction * rows.mean() / rows.var()
     with pytest.raises(ValueError, match=rf"2γ/λ_max\(H⁻¹ E\[δH_b²\]\) = {limit:.6g}"):
-        stationary_moments(problem, "with_replacement", "baoab", 1.1 * limit, 1, friction=friction)
-    stationary_moments(problem, "with_replacement", "baoab", 0.9 * limit, 1, friction=friction)
+        stationary_moments(problem, WithReplacement(), BAOAB(friction), 1.1 * limit, 1)
+    stationary_moments(problem, WithReplacement(), BAOAB(friction), 0.9 * limit, 1)

@@ -16,8 +16,6 @@ from sgworld_numpyro import (
     BatchReshuffle,
     Cyclic,
     EulerMaruyama,
-    FullBatch,
-    IndependentBatches,
     LeimkuhlerMatthews,
     Plate,
     RandomReshuffle,
@@ -25,23 +23,22 @@ from sgworld_numpyro import (
     StochasticGradientKernel,
     SymmetricReshuffle,
     WithReplacement,
+    subsampling,
 )
 from sgworld_numpyro.linear_gaussian import stationary_moments
 from sgworld_numpyro.preconditioners import Dense, Diagonal
 from tests.problems import anisotropic_mean, measure
 
-SCHEMES = {
-    "with_replacement": WithReplacement(),
-    "independent_batches": IndependentBatches(),
-    "random_reshuffle": RandomReshuffle(),
-    "batch_reshuffle": BatchReshuffle(),
-    "shuffle_once": ShuffleOnce(),
-    "symmetric_reshuffle": SymmetricReshuffle(),
-    "cyclic": Cyclic(),
-    "full_batch": FullBatch(),
-}
-INTEGRATORS = {"euler_maruyama": EulerMaruyama, "leimkuhler_matthews": LeimkuhlerMatthews}
+SCHEMES = [scheme() for scheme in subsampling.SCHEMES]
+INTEGRATORS = EulerMaruyama(), LeimkuhlerMatthews()
 pytestmark = pytest.mark.laws
+
+
+def by_name(value):
+    """The id of a scheme or an integrator; pytest's own for a number."""
+    return getattr(value, "name", None)
+
+
 STANDARD_ERRORS = 5
 STEP_SIZE = 5e-4  # largest eigenvalue of the Hessian about 260: hλ = 0.13, Rε = 2.6 at B = 10, 0.9 at B = 30
 
@@ -62,9 +59,9 @@ def run(problem, kernel, samples, chains=1, warmup=100, seed=0):
 
 def realised_order(scheme, kernel, state, chain, plate):
     """What a quenched scheme has drawn for one chain, for the exact moments given it."""
-    if scheme == "batch_reshuffle":
-        return np.asarray(SCHEMES[scheme].layout(plate)).reshape(-1, plate.batch_size)
-    if scheme == "shuffle_once":
+    if isinstance(scheme, BatchReshuffle):
+        return np.asarray(scheme.layout(plate)).reshape(-1, plate.batch_size)
+    if isinstance(scheme, ShuffleOnce):
         rows = np.asarray(kernel.minibatch_rows(state)["rows"])
         rows = rows if rows.ndim == 2 else rows[chain]
         return rows[: plate.size // np.gcd(plate.size, plate.batch_size)]
@@ -79,17 +76,16 @@ def assert_within(measured, error, exact, what):
 # vectorized chains whose batches divide the rows, and single ones whose batches straddle epochs
 @pytest.mark.parametrize(
     ("integrator", "batch_size", "chains"),
-    [*((name, 10, 8) for name in INTEGRATORS), pytest.param("euler_maruyama", 30, 1, marks=pytest.mark.slow)],
+    [*((own, 10, 8) for own in INTEGRATORS), pytest.param(EulerMaruyama(), 30, 1, marks=pytest.mark.slow)],
+    ids=by_name,
 )
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", SCHEMES, ids=by_name)
 def test_moments_at_period_ends(scheme, integrator, batch_size, chains):
     problem = anisotropic_mean(batch_size)
-    kernel = StochasticGradientKernel(
-        problem.model, STEP_SIZE, subsampling=SCHEMES[scheme], integrator=INTEGRATORS[integrator]()
-    )
+    kernel = StochasticGradientKernel(problem.model, STEP_SIZE, subsampling=scheme, integrator=integrator)
     draws, state = run(problem, kernel, samples=16_000 // chains, chains=chains)
     plate = Plate("rows", 200, batch_size)
-    for chain in range(chains) if scheme == "shuffle_once" else [slice(None)]:
+    for chain in range(chains) if isinstance(scheme, ShuffleOnce) else [slice(None)]:
         order = realised_order(scheme, kernel, state, chain, plate)
         exact = stationary_moments(problem.exact, scheme, integrator, STEP_SIZE, batch_size, order=order)
         mean, covariance = exact.period_end
@@ -98,17 +94,17 @@ def test_moments_at_period_ends(scheme, integrator, batch_size, chains):
         assert_within(measured.second, measured.second_error, covariance, "covariance")
 
 
-@pytest.mark.parametrize("scheme", ["random_reshuffle", "symmetric_reshuffle", "cyclic"])
+@pytest.mark.parametrize("scheme", [RandomReshuffle(), SymmetricReshuffle(), Cyclic()], ids=by_name)
 def test_moments_at_every_position_in_the_period(scheme):
     problem = anisotropic_mean(20)
     kernel = StochasticGradientKernel(
         problem.model,
         STEP_SIZE,
-        subsampling=SCHEMES[scheme],
+        subsampling=scheme,
         integrator=LeimkuhlerMatthews(),
         steps_per_sample=1,
     )
-    exact = stationary_moments(problem.exact, scheme, "leimkuhler_matthews", STEP_SIZE, 20)
+    exact = stationary_moments(problem.exact, scheme, LeimkuhlerMatthews(), STEP_SIZE, 20)
     period = len(exact.mean)
     draws, _ = run(problem, kernel, samples=4000 * period, chains=4, warmup=20 * period)
     for phase in range(period):
@@ -127,13 +123,13 @@ def test_moments_at_every_position_in_the_period(scheme):
 def test_the_named_kernels_are_what_they_are_called(name):
     problem = anisotropic_mean(20)
     kernels = {
-        "sgld": (SGLD(problem.model, STEP_SIZE), "with_replacement", 1.0),
-        "sgworld": (SGWORLD(problem.model, STEP_SIZE), "random_reshuffle", 1.0),
-        "sgd": (SGD(problem.model, STEP_SIZE), "with_replacement", 0.0),
+        "sgld": (SGLD(problem.model, STEP_SIZE), WithReplacement(), 1.0),
+        "sgworld": (SGWORLD(problem.model, STEP_SIZE), RandomReshuffle(), 1.0),
+        "sgd": (SGD(problem.model, STEP_SIZE), WithReplacement(), 0.0),
     }
     kernel, scheme, temperature = kernels[name]
     exact = stationary_moments(
-        problem.exact, scheme, "euler_maruyama", STEP_SIZE, 20, temperature=temperature
+        problem.exact, scheme, EulerMaruyama(), STEP_SIZE, 20, temperature=temperature
     ).period_end
     draws, _ = run(problem, kernel, samples=2000, chains=8)
     measured = measure(draws, exact[0])
@@ -144,7 +140,7 @@ def test_the_named_kernels_are_what_they_are_called(name):
 def test_temperature_scales_the_noise():
     problem = anisotropic_mean(20)
     exact = stationary_moments(
-        problem.exact, "random_reshuffle", "leimkuhler_matthews", STEP_SIZE, 20, temperature=2.5
+        problem.exact, RandomReshuffle(), LeimkuhlerMatthews(), STEP_SIZE, 20, temperature=2.5
     ).period_end
     kernel = SGWORLD(problem.model, STEP_SIZE, integrator=LeimkuhlerMatthews(), temperature=2.5)
     draws, _ = run(problem, kernel, samples=2000, chains=8)
@@ -154,14 +150,14 @@ def test_temperature_scales_the_noise():
 
 def test_three_point_noise_gives_the_same_moments():
     problem = anisotropic_mean(20)
-    exact = stationary_moments(problem.exact, "random_reshuffle", "leimkuhler_matthews", STEP_SIZE, 20).period_end
+    exact = stationary_moments(problem.exact, RandomReshuffle(), LeimkuhlerMatthews(), STEP_SIZE, 20).period_end
     kernel = SGWORLD(problem.model, STEP_SIZE, integrator=LeimkuhlerMatthews(noise="three_point"))
     draws, _ = run(problem, kernel, samples=2000, chains=8)
     measured = measure(draws, exact[0])
     assert_within(measured.second, measured.second_error, exact[1], "covariance")
 
 
-@pytest.mark.parametrize("integrator", INTEGRATORS)
+@pytest.mark.parametrize("integrator", INTEGRATORS, ids=by_name)
 @pytest.mark.parametrize("kind", ["diagonal", "dense"])
 def test_preconditioning_is_a_change_of_coordinates(kind, integrator):
     """With M = L Lᵀ the chain of L⁻¹θ is the plain chain of the transformed problem."""
@@ -179,8 +175,8 @@ def test_preconditioning_is_a_change_of_coordinates(kind, integrator):
         row_hessians=root.T @ exact.row_hessians @ root,
         row_shifts=exact.row_shifts @ root,
     )
-    moments = stationary_moments(transformed, "random_reshuffle", integrator, STEP_SIZE, 20).period_end
-    kernel = SGWORLD(problem.model, STEP_SIZE, integrator=INTEGRATORS[integrator](), preconditioner=preconditioner)
+    moments = stationary_moments(transformed, RandomReshuffle(), integrator, STEP_SIZE, 20).period_end
+    kernel = SGWORLD(problem.model, STEP_SIZE, integrator=integrator, preconditioner=preconditioner)
     draws, _ = run(problem, kernel, samples=2000, chains=8)
     measured = measure(draws, root @ moments[0])
     assert_within(measured.mean, measured.mean_error, 0, "mean")
@@ -198,18 +194,18 @@ def test_order_of_the_bias_in_simulation(name, order):
     problem, batch_size = anisotropic_mean(20), 20
     period_time = np.array([0.6, 0.9, 1.35, 2.0])
     step_sizes = period_time / (10 * np.linalg.eigvalsh(problem.exact.hessian).max())
-    scheme = "with_replacement" if order == 1 else "random_reshuffle"
+    scheme = WithReplacement() if order == 1 else RandomReshuffle()
     exact_bias, bias, error = [], [], []
     for number, step_size in enumerate(step_sizes):
         kernel = StochasticGradientKernel(
             problem.model,
             float(step_size),
-            subsampling=SCHEMES[scheme],
+            subsampling=scheme,
             integrator=LeimkuhlerMatthews(),
             steps_per_sample=3,  # prime to the period: the draws visit all its phases
         )
         draws, _ = run(problem, kernel, samples=8_000, chains=32, seed=number)
-        moments = stationary_moments(problem.exact, scheme, "leimkuhler_matthews", step_size, batch_size)
+        moments = stationary_moments(problem.exact, scheme, LeimkuhlerMatthews(), step_size, batch_size)
         mean, covariance = moments.averaged
         target = problem.exact.covariance
         whitened = np.linalg.solve(np.linalg.cholesky(target), (draws - mean).reshape(-1, 2).T.astype(float))

@@ -23,12 +23,21 @@ from sgworld_numpyro.subsampling import (
     SubsamplingScheme,
     SymmetricReshuffle,
     WithReplacement,
+    named,
 )
 from sgworld_numpyro.subsampling.stream import stream_offset
 from tests.epochs import assert_fresh, assert_permutations, rows_of
 from tests.tables import SCHEMES, by_name, every_scheme
 
 STEPS_BELOW = 2**31  # steps are counted in 32 bits
+
+
+@every_scheme
+def test_a_scheme_says_what_it_is(scheme):
+    """By its name it is found again, and batches are independent of each other where its period is a step."""
+    assert named(scheme.name) is named(type(scheme).__name__) is type(scheme)
+    assert (scheme.redraws == "step") is (scheme.period(Plate("rows", 10, 2)) == 1)
+    assert named("my_own_scheme") is None
 
 
 @st.composite

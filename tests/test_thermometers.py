@@ -9,9 +9,13 @@ from sgworld_numpyro import (
     SGWORLD,
     ControlVariate,
     Dense,
+    EulerMaruyama,
+    FullBatch,
     LeimkuhlerMatthews,
+    RandomReshuffle,
     StochasticGradientKernel,
     SymmetricReshuffle,
+    WithReplacement,
 )
 from sgworld_numpyro.linear_gaussian import stationary_moments
 from tests.problems import anisotropic_mean
@@ -38,16 +42,16 @@ def exact_temperature(problem, scheme, integrator, temperature=1.0):
 
 
 KERNELS = {
-    "sgld": (SGLD, {}, "with_replacement", "euler_maruyama", 1.0),
-    "sgworld": (SGWORLD, {"integrator": LeimkuhlerMatthews()}, "random_reshuffle", "leimkuhler_matthews", 1.0),
+    "sgld": (SGLD, {}, WithReplacement(), EulerMaruyama(), 1.0),
+    "sgworld": (SGWORLD, {"integrator": LeimkuhlerMatthews()}, RandomReshuffle(), LeimkuhlerMatthews(), 1.0),
     "symmetric": (
         StochasticGradientKernel,
         {"subsampling": SymmetricReshuffle()},
-        "symmetric_reshuffle",
-        "euler_maruyama",
+        SymmetricReshuffle(),
+        EulerMaruyama(),
         1.0,
     ),
-    "hot": (SGWORLD, {"temperature": 2.0}, "random_reshuffle", "euler_maruyama", 2.0),
+    "hot": (SGWORLD, {"temperature": 2.0}, RandomReshuffle(), EulerMaruyama(), 2.0),
 }
 
 
@@ -70,7 +74,7 @@ def test_fluctuation_and_dissipation_of_sgld():
     problem = anisotropic_mean(BATCH_SIZE)
     found, _ = thermometers(SGLD(problem.model, STEP_SIZE), problem)
     value, error = found["fluctuation_dissipation"]
-    exact = exact_temperature(problem, "with_replacement", "euler_maruyama") - 1
+    exact = exact_temperature(problem, WithReplacement(), EulerMaruyama()) - 1
     assert abs(value - exact) < STANDARD_ERRORS * error
     assert STANDARD_ERRORS * error < 0.2 * exact
 
@@ -83,7 +87,7 @@ def test_an_anchor_makes_it_sharper():
     assert state.tuning.anchor is not None
     value, error = anchored["configurational_temperature"]
     # control variates leave no minibatch noise here: the law is that of full batches
-    assert abs(value - exact_temperature(problem, "full_batch", "euler_maruyama")) < STANDARD_ERRORS * error
+    assert abs(value - exact_temperature(problem, FullBatch(), EulerMaruyama())) < STANDARD_ERRORS * error
 
 
 def test_in_the_coordinates_of_a_preconditioner():
@@ -100,7 +104,7 @@ def test_in_the_coordinates_of_a_preconditioner():
         row_hessians=root.T @ problem.exact.row_hessians @ root,
         row_shifts=problem.exact.row_shifts @ root,
     )
-    law = stationary_moments(exact, "with_replacement", "euler_maruyama", STEP_SIZE, BATCH_SIZE).period_end[1]
+    law = stationary_moments(exact, WithReplacement(), EulerMaruyama(), STEP_SIZE, BATCH_SIZE).period_end[1]
     value, error = found["configurational_temperature"]
     assert abs(value - np.trace(exact.hessian @ law) / 2) < STANDARD_ERRORS * error
 

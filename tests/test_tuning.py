@@ -24,14 +24,17 @@ from sgworld_numpyro import (
     Dense,
     Diagonal,
     DivergenceWarning,
+    EulerMaruyama,
     FullBatch,
     Identity,
     IndependentBatches,
     LeimkuhlerMatthews,
     Minibatch,
+    RandomReshuffle,
     StochasticGradientKernel,
     SymmetricReshuffle,
     TuningError,
+    WithReplacement,
     to_inference_data,
     tuning,
     tuning_report,
@@ -41,7 +44,7 @@ from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moment
 from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.tuning import Plan, Report, Rise, problem_with
 from sgworld_numpyro.tuning.curvature import Rates
-from sgworld_numpyro.tuning.step_size import Setting, bias_curve
+from sgworld_numpyro.tuning.step_size import Discretisation, _curve_of, bias_curve
 from tests.models import CASES, X, Y, linear
 from tests.problems import anisotropic_mean, measure, misspecified_regression
 from tests.runs import field, make, run
@@ -49,7 +52,7 @@ from tests.runs import field, make, run
 TOLERANCE = 0.02
 
 
-def setting(scheme, integrator, **options):
+def discretisation(scheme, integrator, **options):
     defaults = {
         "num_rows": 1000,
         "batch_size": 10,
@@ -58,7 +61,7 @@ def setting(scheme, integrator, **options):
         "minibatch_noise": True,
         "tolerance": TOLERANCE,
     }
-    return Setting(scheme=scheme, integrator=integrator, **(defaults | options))
+    return Discretisation(scheme=scheme, integrator=integrator, **(defaults | options))
 
 
 def rates(fastest=1.0, noise=1.0, **others):
@@ -71,14 +74,14 @@ def rates(fastest=1.0, noise=1.0, **others):
 
 # x = Rhλ or y = Rh√λ, at γ = 2√λ: the leading powers that test_linear_gaussian finds by regression.
 LEADING = {
-    "sgld": ("with_replacement", "leimkuhler_matthews", True, lambda x: x / 2),
-    "sgworld": ("random_reshuffle", "leimkuhler_matthews", True, lambda x: x**3 / 24),
-    "sgworld, all steps": ("random_reshuffle", "leimkuhler_matthews", False, lambda x: x**2 / 6),
-    "symmetric": ("symmetric_reshuffle", "euler_maruyama", True, lambda x: x**5 / 45),
-    "kinetic iid": ("with_replacement", "baoab", True, lambda y: y / 4),
-    "kinetic": ("random_reshuffle", "baoab", True, lambda y: y**3 / 48),
-    "kinetic ubu": ("random_reshuffle", "ubu", True, lambda y: y**3 / 48),
-    "kinetic symmetric": ("symmetric_reshuffle", "baoab", True, lambda y: y**5 / 18),
+    "sgld": (WithReplacement(), LeimkuhlerMatthews(), True, lambda x: x / 2),
+    "sgworld": (RandomReshuffle(), LeimkuhlerMatthews(), True, lambda x: x**3 / 24),
+    "sgworld, all steps": (RandomReshuffle(), LeimkuhlerMatthews(), False, lambda x: x**2 / 6),
+    "symmetric": (SymmetricReshuffle(), EulerMaruyama(), True, lambda x: x**5 / 45),
+    "kinetic iid": (WithReplacement(), BAOAB(), True, lambda y: y / 4),
+    "kinetic": (RandomReshuffle(), BAOAB(), True, lambda y: y**3 / 48),
+    "kinetic ubu": (RandomReshuffle(), UBU(), True, lambda y: y**3 / 48),
+    "kinetic symmetric": (SymmetricReshuffle(), BAOAB(), True, lambda y: y**5 / 18),
 }
 
 
@@ -100,18 +103,25 @@ def test_bias_curves_interpolate_the_exact_law_in_the_friction():
     """Between the frictions and times of the grid, to a few per cent."""
     for damping in (0.013, 0.4, 3.0):
         for time in (0.07, 0.3, 0.9):
-            curve = bias_curve("random_reshuffle", "baoab", 1000, 10, True)
+            curve = bias_curve(RandomReshuffle(), BAOAB(), 1000, 10, True)
             # reshuffled: (Rh)³λ²/(24γ), here with Rh = 1, λ = y², γ = damping, while both are small
             if time < 0.2 and damping < 1:
                 assert curve.at(time, damping) == pytest.approx(time**4 / (24 * damping), rel=0.05)
             assert np.isfinite(curve.at(time, damping))
 
 
+def test_one_curve_serves_all_seeds_frictions_and_noises():
+    curve = bias_curve(BatchReshuffle(1), BAOAB(2.0), 100, 10, True)
+    computed = _curve_of.cache_info().misses
+    assert bias_curve(BatchReshuffle(2), BAOAB(3.0, noise="three_point"), 100, 10, True) is curve
+    assert _curve_of.cache_info().misses == computed
+
+
 CHOSEN = {
-    "sgld": ("with_replacement", "leimkuhler_matthews", lambda rho: 2 * TOLERANCE / rho),
-    "sgworld": ("random_reshuffle", "leimkuhler_matthews", lambda rho: (24 * TOLERANCE / rho) ** (1 / 3)),
-    "symmetric": ("symmetric_reshuffle", "leimkuhler_matthews", lambda rho: (45 * TOLERANCE / rho) ** (1 / 5)),
-    "kinetic": ("random_reshuffle", "baoab", lambda rho: (48 * TOLERANCE / rho) ** (1 / 3)),
+    "sgld": (WithReplacement(), LeimkuhlerMatthews(), lambda rho: 2 * TOLERANCE / rho),
+    "sgworld": (RandomReshuffle(), LeimkuhlerMatthews(), lambda rho: (24 * TOLERANCE / rho) ** (1 / 3)),
+    "symmetric": (SymmetricReshuffle(), LeimkuhlerMatthews(), lambda rho: (45 * TOLERANCE / rho) ** (1 / 5)),
+    "kinetic": (RandomReshuffle(), BAOAB(), lambda rho: (48 * TOLERANCE / rho) ** (1 / 3)),
 }
 
 
@@ -120,7 +130,7 @@ CHOSEN = {
 @pytest.mark.parametrize("fastest", [1.0, 300.0])
 def test_the_chosen_step_is_that_of_theory(case, noise, fastest):
     scheme, integrator, expected = CHOSEN[case]
-    chosen = setting(scheme, integrator)
+    chosen = discretisation(scheme, integrator)
     root = np.sqrt(fastest) if chosen.kinetic else fastest
     step = chosen.choose(2 * np.sqrt(fastest), rates(fastest, noise))
     # the asymptotic formulas leave out higher powers of Rε, which make the bias smaller
@@ -130,36 +140,36 @@ def test_the_chosen_step_is_that_of_theory(case, noise, fastest):
 
 
 def test_what_lowers_the_step():
-    free = setting("random_reshuffle", "leimkuhler_matthews").choose(2.0, rates())
+    free = discretisation(RandomReshuffle(), LeimkuhlerMatthews()).choose(2.0, rates())
     for less in (
-        setting("random_reshuffle", "euler_maruyama").choose(2.0, rates()),
-        setting("random_reshuffle", "leimkuhler_matthews", at_ends=False).choose(2.0, rates()),
-        setting("random_reshuffle", "leimkuhler_matthews", temperature=0.5).choose(2.0, rates()),
-        setting("random_reshuffle", "leimkuhler_matthews").choose(2.0, rates(hessian_noise=10.0)),
-        setting("random_reshuffle", "leimkuhler_matthews").choose(2.0, rates(slope=100.0)),
+        discretisation(RandomReshuffle(), EulerMaruyama()).choose(2.0, rates()),
+        discretisation(RandomReshuffle(), LeimkuhlerMatthews(), at_ends=False).choose(2.0, rates()),
+        discretisation(RandomReshuffle(), LeimkuhlerMatthews(), temperature=0.5).choose(2.0, rates()),
+        discretisation(RandomReshuffle(), LeimkuhlerMatthews()).choose(2.0, rates(hessian_noise=10.0)),
+        discretisation(RandomReshuffle(), LeimkuhlerMatthews()).choose(2.0, rates(slope=100.0)),
     ):
         assert less < 0.99 * free
 
 
 def test_full_batches_are_limited_by_the_integrator_alone():
-    assert setting("full_batch", "euler_maruyama").choose(2.0, rates()) == pytest.approx(2 * TOLERANCE, rel=0.05)
-    assert setting("full_batch", "leimkuhler_matthews").choose(2.0, rates()) == pytest.approx(0.5, rel=0.01)
-    assert setting("full_batch", "ubu").choose(2.0, rates()) == pytest.approx(np.sqrt(6 * TOLERANCE), rel=0.02)
-    assert setting("full_batch", "baoab").choose(2.0, rates()) == pytest.approx(0.7, rel=0.01)
+    assert discretisation(FullBatch(), EulerMaruyama()).choose(2.0, rates()) == pytest.approx(2 * TOLERANCE, rel=0.05)
+    assert discretisation(FullBatch(), LeimkuhlerMatthews()).choose(2.0, rates()) == pytest.approx(0.5, rel=0.01)
+    assert discretisation(FullBatch(), UBU()).choose(2.0, rates()) == pytest.approx(np.sqrt(6 * TOLERANCE), rel=0.02)
+    assert discretisation(FullBatch(), BAOAB()).choose(2.0, rates()) == pytest.approx(0.7, rel=0.01)
 
 
-@pytest.mark.parametrize(("integrator", "step_size"), [("leimkuhler_matthews", 1e-4), ("baoab", 4e-3)])
+@pytest.mark.parametrize(("integrator", "step_size"), [(LeimkuhlerMatthews(), 1e-4), (BAOAB(), 4e-3)], ids=str)
 def test_the_predicted_shift_of_the_mean_is_the_exact_one(integrator, step_size):
     """Of six rows of unequal Hessians in all their orders, to leading order in the step."""
     x, y = np.array([[0.3], [0.8], [1.0], [1.7], [2.1], [0.5]]), np.array([0.5, 0.2, 1.9, 1.0, 4.5, -0.3])
     exact = linear_regression(x, y, 1.0, 3.0)
     curvature = exact.hessian[0, 0]
-    friction = {"friction": 2 * np.sqrt(curvature)} if integrator == "baoab" else {}
-    mean, _ = stationary_moments(exact, "random_reshuffle", integrator, step_size, 2, **friction).period_end
+    law = BAOAB(friction=2 * np.sqrt(curvature)) if integrator == BAOAB() else integrator
+    mean, _ = stationary_moments(exact, RandomReshuffle(), law, step_size, 2).period_end
     hessians = exact.prior_precision[0, 0] + 6 * exact.row_hessians[:, 0, 0]
     gradients = hessians * exact.mean - (exact.prior_shift + 6 * exact.row_shifts[:, 0])
     slope = abs(np.mean((hessians - curvature) * gradients)) * (6 - 2) / (2 * (6 - 1))
-    chosen = setting("random_reshuffle", integrator, num_rows=6, batch_size=2)
+    chosen = discretisation(RandomReshuffle(), integrator, num_rows=6, batch_size=2)
     _, shift = chosen.bias(step_size, 2 * np.sqrt(curvature), rates(curvature, slope=slope))
     assert float(shift) == pytest.approx(abs(mean - exact.mean)[0] * np.sqrt(curvature), rel=0.05)
 
@@ -427,13 +437,13 @@ def test_a_flat_coordinate_among_more_than_a_thousand(prior):
 # --- What the refusals advise ---
 
 
-def said(rise=100.0, large=None, curvature=np.nan, plan_options=None, scheme="random_reshuffle", **numbers):
+def said(rise=100.0, large=None, curvature=np.nan, plan_options=None, scheme=None, **numbers):
     """What is refused of a report with these numbers, all others being good ones."""
     good = dict.fromkeys(Report._fields, 1.0) | {"distance": 0.1, "flattest": np.inf, "step_size": 0.01}
     target = Target(linear, (), (), True, {"w": jax.ShapeDtypeStruct((2,), np.float32)}, None, (), True)
     given = {"learns_preconditioner": True, "step_size": None, "friction": None, "kinetic": False, "temperature": 1.0}
-    setting_options = (plan_options or {}).pop("setting", {})
-    given["setting"] = setting(scheme, "euler_maruyama", **setting_options)
+    discretised = (plan_options or {}).pop("discretisation", {})
+    given["discretisation"] = discretisation(scheme or RandomReshuffle(), EulerMaruyama(), **discretised)
     plan = Plan(target=target, preconditioner=Dense(), **(given | (plan_options or {})))
     found = Rise(np.array([0.0, 1.0], np.float32), np.float32(rise))
     return problem_with(plan, Report(**(good | numbers)), found, large, curvature)
@@ -441,7 +451,7 @@ def said(rise=100.0, large=None, curvature=np.nan, plan_options=None, scheme="ra
 
 def test_nothing_is_said_of_a_good_report():
     assert said() is None
-    assert said(rise=0.0, plan_options={"temperature": 0.0, "setting": {"tolerance": 0.5}}) is None
+    assert said(rise=0.0, plan_options={"temperature": 0.0, "discretisation": {"tolerance": 0.5}}) is None
 
 
 def test_a_curvature_is_called_indefinite_only_where_it_is():
@@ -456,19 +466,19 @@ def test_a_curvature_is_called_indefinite_only_where_it_is():
 
 def test_the_step_size_that_can_be_tried_is_within_the_tolerance():
     step = float(re.search(r"step_size=(\S+) can", said(flattest=-4.4, curvature=1e4))[1])
-    bias, _ = setting("random_reshuffle", "euler_maruyama").bias(step, 200.0, rates(1e4))
+    bias, _ = discretisation(RandomReshuffle(), EulerMaruyama()).bias(step, 200.0, rates(1e4))
     assert TOLERANCE / 10 < float(bias) <= TOLERANCE
 
 
 def test_no_remedy_is_what_is_given_already():
     noise = {"step_size": 1e-9, "gradient_noise": 1e6}
     assert "subsample_size" in said(**noise)
-    with_replacement = {"setting": {"batch_size": 1000}}
-    assert "FullBatch()" in said(**noise, scheme="with_replacement", plan_options=with_replacement)
+    with_replacement = {"discretisation": {"batch_size": 1000}}
+    assert "FullBatch()" in said(**noise, scheme=WithReplacement(), plan_options=with_replacement)
     assert "subsample_size" not in said(
-        **noise, scheme="with_replacement", plan_options={"setting": {"batch_size": 1000}}
+        **noise, scheme=WithReplacement(), plan_options={"discretisation": {"batch_size": 1000}}
     )
-    assert "ControlVariate" not in said(**noise, plan_options={"setting": {"minibatch_noise": False}})
+    assert "ControlVariate" not in said(**noise, plan_options={"discretisation": {"minibatch_noise": False}})
     assert "step_size" not in said(flattest=-4.4, curvature=1e4, plan_options={"step_size": 0.1})
 
 

@@ -34,10 +34,16 @@ class BAOAB:
     friction: float | None = None
     noise: NoiseName = "gaussian"
     noise_vectors: ClassVar[int] = 1
+    name: ClassVar[str] = "baoab"
+    kinetic: ClassVar[bool] = True
+    bias_order: ClassVar[int] = 2
 
     def __post_init__(self):
         check_friction("BAOAB", self.friction)
         check_noise(self.noise)
+
+    def variance_error(self, step):
+        return 0.0
 
     def init(self, position):
         rest = jnp.zeros_like(position)

@@ -17,9 +17,15 @@ class EulerMaruyama:
 
     noise: NoiseName = "gaussian"
     noise_vectors: ClassVar[int] = 1
+    name: ClassVar[str] = "euler_maruyama"
+    kinetic: ClassVar[bool] = False
+    bias_order: ClassVar[int] = 1
 
     def __post_init__(self):
         check_noise(self.noise)
+
+    def variance_error(self, step):
+        return step / (2 - step)
 
     def init(self, position):
         return ()

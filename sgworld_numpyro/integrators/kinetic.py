@@ -27,8 +27,11 @@ class KineticState(NamedTuple):
 
 
 def is_kinetic(integrator: Any) -> bool:
-    """Whether an integrator has velocities: its state is then a ``KineticState``, and it has a ``friction``."""
-    return hasattr(integrator, "friction")
+    """Whether an integrator has velocities: its state is then a ``KineticState``, and it has a ``friction``.
+
+    One whose class does not say is taken for kinetic if it has a ``friction``.
+    """
+    return vars(type(integrator)).get("kinetic", hasattr(integrator, "friction"))
 
 
 def check_friction(name: str, friction: float | None) -> None:

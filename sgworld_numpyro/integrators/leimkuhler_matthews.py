@@ -18,9 +18,15 @@ class LeimkuhlerMatthews:
 
     noise: NoiseName = "gaussian"
     noise_vectors: ClassVar[int] = 1
+    name: ClassVar[str] = "leimkuhler_matthews"
+    kinetic: ClassVar[bool] = False
+    bias_order: ClassVar[int] = 2
 
     def __post_init__(self):
         check_noise(self.noise)
+
+    def variance_error(self, step):
+        return 0.0
 
     def init(self, position):
         return jnp.zeros_like(position)

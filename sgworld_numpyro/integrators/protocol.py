@@ -1,7 +1,7 @@
 """What an integrator is."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jax import Array
 from jaxtyping import Float
@@ -55,5 +55,31 @@ class Integrator(Protocol):
 
         Returns:
             The new position, the new state, and the potential energy where the gradient was taken.
+        """
+        ...
+
+
+class NamedIntegrator(Integrator, Protocol):
+    """An integrator that says what it is, as the package's own do; one of your own need not.
+
+    They hold for the class itself: one that inherits from it may step otherwise. An integrator that does not say is
+    kinetic if it has a ``friction``. Stationary laws are known of the package's own, as
+    ``linear_gaussian.knows_integrator`` says; any other wants a ``step_size``.
+
+    Attributes:
+        name: what saved runs call it.
+        kinetic: whether it has velocities, and so a ``friction`` and a ``KineticState``.
+        bias_order: order in h of the error of its stationary law with full gradients.
+    """
+
+    name: ClassVar[str]
+    kinetic: ClassVar[bool]
+    bias_order: ClassVar[int]
+
+    def variance_error(self, step: Float[Array, "*steps"]) -> Float[Array, "*steps"] | float:
+        """Size of the relative error of the variance of a Gaussian with full gradients.
+
+        Args:
+            step: h λ of a direction of curvature λ; h √λ if kinetic.
         """
         ...

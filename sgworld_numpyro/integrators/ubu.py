@@ -42,10 +42,16 @@ class UBU:
     friction: float | None = None
     noise: NoiseName = "gaussian"
     noise_vectors: ClassVar[int] = 4
+    name: ClassVar[str] = "ubu"
+    kinetic: ClassVar[bool] = True
+    bias_order: ClassVar[int] = 2
 
     def __post_init__(self):
         check_friction("UBU", self.friction)
         check_noise(self.noise)
+
+    def variance_error(self, step):
+        return step**2 / 6
 
     def init(self, position):
         return KineticState(jnp.zeros_like(position), (), initial_friction(self.friction, position))

@@ -35,23 +35,11 @@ from sgworld_numpyro.landscape.gradient_noise import (
     gradient_covariance,
     gradient_covariance_product,
     noise_units,
+    with_known_law,
 )
 from sgworld_numpyro.landscape.row_potentials import RowPotential, as_vector
 from sgworld_numpyro.model.blocks import block_length, sum_over_blocks
-from sgworld_numpyro.subsampling import (
-    BatchReshuffle,
-    Cyclic,
-    FullBatch,
-    IndependentBatches,
-    RandomReshuffle,
-    ShuffleOnce,
-    SubsamplingScheme,
-    SymmetricReshuffle,
-    WithReplacement,
-)
-
-MEMORYLESS = WithReplacement, IndependentBatches, FullBatch
-RESHUFFLED = RandomReshuffle, BatchReshuffle, SymmetricReshuffle
+from sgworld_numpyro.subsampling import BatchReshuffle, NamedScheme, SubsamplingScheme, SymmetricReshuffle
 
 
 def diffusion_matrix(
@@ -85,9 +73,10 @@ def diffusion_matrix(
     """
     x = potential.position(x)
     _check_numbers(step_size, temperature)
-    steps = _transition(potential, scheme)
+    known = with_known_law(scheme)
+    steps = _transition(potential, known)
     injected = steps * step_size * temperature * jnp.eye(x.size, dtype=x.dtype)
-    if isinstance(scheme, MEMORYLESS):
+    if known.redraws == "step":
         return injected + step_size**2 / 2 * gradient_covariance(potential, x, scheme)
     units = noise_units(scheme, potential.plate).rows
     batch = potential.batch_size // units.shape[1]  # units in a batch
@@ -131,9 +120,10 @@ def diffusion_product(
     """
     x = potential.position(x)
     _check_numbers(step_size, temperature)
-    steps = _transition(potential, scheme)
+    known = with_known_law(scheme)
+    steps = _transition(potential, known)
     injected = steps * step_size * temperature
-    if isinstance(scheme, MEMORYLESS):
+    if known.redraws == "step":
         return Partial(_step_product, gradient_covariance_product(potential, x, scheme), injected, step_size**2 / 2)
     if partitions < 2:
         raise ValueError(f"partitions={partitions} gives no covariance between partitions; take at least 2")
@@ -168,17 +158,15 @@ def _check_numbers(step_size, temperature):
             raise ValueError(f"{name}={value!r} must be {wanted} and finite; pass {remedy}")
 
 
-def _transition(potential, scheme):
+def _transition(potential: RowPotential, scheme: NamedScheme) -> int:
     """Steps of a recorded transition."""
-    if isinstance(scheme, Cyclic | ShuffleOnce):
+    if scheme.redraws == "never":
         raise ValueError(
             f"scheme={scheme!r} repeats one order for ever, so that its minibatches give the transition no noise, "
             "only a drift that depends on the order; use RandomReshuffle() or BatchReshuffle()"
         )
-    if not isinstance(scheme, MEMORYLESS + RESHUFFLED):
-        noise_units(scheme, potential.plate)  # says what to do about a scheme of the user's own
     plate = potential.plate
-    if isinstance(scheme, RESHUFFLED) and plate.size % plate.batch_size:
+    if scheme.redraws == "epoch" and plate.size % plate.batch_size:
         raise ValueError(
             f"batch_size={plate.batch_size} does not divide the {plate.size} rows, which the diffusion of "
             f"{type(scheme).__name__} needs; take a divisor"

@@ -9,17 +9,10 @@ from jax import Array
 from jaxtyping import Float
 
 from sgworld_numpyro.integrators import EulerMaruyama, Integrator, LeimkuhlerMatthews
-from sgworld_numpyro.landscape.gradient_noise import NoiseUnits, noise_units, units_variance
+from sgworld_numpyro.landscape.gradient_noise import NoiseUnits, noise_units, units_variance, with_known_law
 from sgworld_numpyro.landscape.hessians import hessian, laplacian
 from sgworld_numpyro.landscape.row_potentials import RowPotential
-from sgworld_numpyro.subsampling import (
-    Cyclic,
-    FullBatch,
-    IndependentBatches,
-    ShuffleOnce,
-    SubsamplingScheme,
-    WithReplacement,
-)
+from sgworld_numpyro.subsampling import FullBatch, SubsamplingScheme
 
 MAX_STEPS = 100
 HALVINGS = 30
@@ -141,19 +134,17 @@ def _check(potential, scheme, integrator, temperature):
         raise ValueError(
             f"integrator={integrator!r} has no known effective potential; pass EulerMaruyama() or LeimkuhlerMatthews()"
         )
-    if isinstance(scheme, Cyclic | ShuffleOnce):
+    if with_known_law(scheme).redraws == "never":
         raise ValueError(
             f"scheme={scheme!r} has a landscape that depends on the one order it repeats, and in general a drift "
             "that is no gradient; use RandomReshuffle() or BatchReshuffle()"
         )
-    if temperature > 0 and isinstance(scheme, WithReplacement | IndependentBatches):
+    if temperature > 0 and scheme.redraws == "step" and not isinstance(scheme, FullBatch):
         raise ValueError(
             f"scheme={scheme!r} has no effective potential at temperature={temperature}: the drift is -∇U and the "
             "diffusion depends on the position, which in general makes currents. Use diffusion_matrix for its noise, "
             "or a reshuffled scheme"
         )
-    if not isinstance(scheme, FullBatch):
-        noise_units(scheme, potential.plate)  # says what to do about a scheme of the user's own
 
 
 class _Terms(NamedTuple):
@@ -167,7 +158,7 @@ class _Terms(NamedTuple):
 def _terms(potential, scheme, integrator, temperature):
     _check(potential, scheme, integrator, temperature)
     noise = None
-    if not isinstance(scheme, WithReplacement | IndependentBatches | FullBatch):
+    if scheme.redraws != "step":
         units = noise_units(scheme, potential.plate)
         noise = units if units.factor > 0 else None
     if temperature == 0:

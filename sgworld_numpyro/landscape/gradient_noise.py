@@ -23,15 +23,15 @@ from jaxtyping import Float, Int
 from sgworld_numpyro.landscape.row_potentials import RowPotential, as_vector
 from sgworld_numpyro.model.blocks import block_length, sum_over_blocks
 from sgworld_numpyro.subsampling import (
+    SCHEMES,
     BatchReshuffle,
     Cyclic,
     FullBatch,
     IndependentBatches,
+    NamedScheme,
     Plate,
-    RandomReshuffle,
     ShuffleOnce,
     SubsamplingScheme,
-    SymmetricReshuffle,
     WithReplacement,
 )
 from sgworld_numpyro.subsampling.stream import stream_period
@@ -49,6 +49,20 @@ class NoiseUnits(NamedTuple):
     factor: float
 
 
+def with_known_law(scheme: SubsamplingScheme) -> NamedScheme:
+    """The scheme.
+
+    Raises:
+        ValueError: if it is not one of this package's.
+    """
+    if not isinstance(scheme, SCHEMES):
+        raise ValueError(
+            f"scheme={scheme!r} is not one of the package's own, so that the law of its minibatches is not known; "
+            "pass the one whose batches have the same law, IndependentBatches() for distinct rows for instance"
+        )
+    return scheme
+
+
 def noise_units(scheme: SubsamplingScheme, plate: Plate) -> NoiseUnits:
     """The units of a scheme's minibatch noise.
 
@@ -60,7 +74,7 @@ def noise_units(scheme: SubsamplingScheme, plate: Plate) -> NoiseUnits:
     """
     if isinstance(scheme, BatchReshuffle | Cyclic):
         return NoiseUnits(_fixed_batches(scheme, plate), 1.0)
-    return NoiseUnits(jnp.arange(plate.size, dtype=jnp.int32)[:, None], _factor(scheme, plate))
+    return NoiseUnits(jnp.arange(plate.size, dtype=jnp.int32)[:, None], _factor(with_known_law(scheme), plate))
 
 
 @partial(jax.jit, static_argnames=("scheme", "plate"))
@@ -78,15 +92,10 @@ def _factor(scheme, plate):
         return 0.0
     if isinstance(scheme, IndependentBatches | ShuffleOnce):
         parts = np.array([batch])
-    elif isinstance(scheme, RandomReshuffle | SymmetricReshuffle):
+    else:  # a stream of permutations
         place = np.arange(stream_period(plate), dtype=np.int64) * batch % rows
         before_seam = np.minimum(batch, rows - place)
         parts = np.stack([before_seam, batch - before_seam])
-    else:
-        raise ValueError(
-            f"scheme={scheme!r} is not one of the package's own, so that the law of its minibatches is not known; "
-            "pass the one whose batches have the same law, IndependentBatches() for distinct rows for instance"
-        )
     # A part of m rows out of N without replacement: its sum has variance m (N - m) / (N - 1).
     variances = (parts * (rows - parts)).reshape(-1, parts.shape[-1]).sum(0) / max(rows - 1, 1)
     return float(variances.mean()) / batch**2

@@ -43,12 +43,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from sgworld_numpyro.integrators import Integrator, NamedIntegrator
 from sgworld_numpyro.linear_gaussian import orders, stationary, steps
 from sgworld_numpyro.linear_gaussian.problem import LinearGaussian
-
-OVERDAMPED = tuple(steps.OVERDAMPED)
-KINETIC = tuple(steps.KINETIC)
-INTEGRATORS = (*OVERDAMPED, *KINETIC)
+from sgworld_numpyro.subsampling import SubsamplingScheme
 
 
 class StationaryMoments(NamedTuple):
@@ -81,12 +79,11 @@ class StationaryMoments(NamedTuple):
 
 def stationary_moments(
     problem: LinearGaussian,
-    scheme: str,
-    integrator: str,
+    scheme: SubsamplingScheme,
+    integrator: Integrator,
     step_size: float,
     batch_size: int,
     *,
-    friction: float | None = None,
     temperature: float = 1.0,
     order: Int[np.ndarray, "steps batch"] | None = None,
     num_orders: int = 2000,
@@ -101,34 +98,35 @@ def stationary_moments(
 
     Args:
         problem: the quadratic potential.
-        scheme: one of `SCHEMES`.
-        integrator: one of `INTEGRATORS`.
-        step_size: h, in units of 1/hessian, and of 1/√hessian for the `KINETIC` integrators.
-        batch_size: rows in a minibatch, 1 to N; "full_batch" takes them all whatever it is.
-        friction: γ of the kinetic integrators, in units of √hessian; they need one, the `OVERDAMPED` have none.
+        scheme: one of the package's, ``RandomReshuffle()`` say. The seed of a ``BatchReshuffle`` does not matter.
+        integrator: one of the package's; a kinetic one with its friction γ, ``BAOAB(friction=20.0)``, in units of
+            √hessian. Its noise does not matter.
+        step_size: h, in units of 1/hessian, and of 1/√hessian for the kinetic integrators.
+        batch_size: rows in a minibatch, 1 to N; ``FullBatch()`` takes them all whatever it is.
         temperature: T of the injected noise; 0 gives plain stochastic gradient descent.
-        order: the realised rows of each minibatch of the period (steps, batch_size), for "shuffle_once" and
-            "cyclic", or the partition (N/batch_size, batch_size) for "batch_reshuffle". The moments are then
-            those of that one chain. By default "cyclic" takes the rows as they lie, and the other two average
+        order: the realised rows of each minibatch of the period (steps, batch_size), for ``ShuffleOnce`` and
+            ``Cyclic``, or the partition (N/batch_size, batch_size) for ``BatchReshuffle``. The moments are then
+            those of that one chain. By default ``Cyclic`` takes the rows as they lie, and the other two average
             over chains, the spread of the chains' means included.
         num_orders: how many orders to sample where more than 5000 are possible.
         seed: of that sample.
 
     Returns:
         Moments at each step of the period: one for the schemes without memory, N/gcd(N, batch_size) for the
-        reshuffled ones, twice as many for "symmetric_reshuffle".
+        reshuffled ones, twice as many for ``SymmetricReshuffle``.
 
     Raises:
-        ValueError: if an argument is out of range, or the step size too large for a stationary covariance.
+        TypeError: for a scheme or an integrator that is none, such as its name or its class.
+        ValueError: if the law of one's own scheme or integrator is asked for, a kinetic integrator has no friction,
+            an argument is out of range, or the step size too large for a stationary covariance.
     """
-    if integrator not in INTEGRATORS:
-        raise ValueError(f"integrator={integrator!r} is unknown; choose one of {', '.join(INTEGRATORS)}")
+    scheme, integrator = orders.checked_scheme(scheme), steps.checked_integrator(integrator)
     _check_numbers(problem, integrator, step_size, temperature, num_orders)
-    damping = steps.checked_friction(integrator, friction, np.linalg.eigvalsh(problem.hessian).min())
+    friction = steps.checked_friction(integrator, np.linalg.eigvalsh(problem.hessian).min())
     num_rows = problem.num_rows
-    batch_size = orders.checked_batch_size(scheme, num_rows, batch_size)
+    batch_size = orders.checked_batch_size(num_rows, batch_size)
     order = orders.checked_order(order, scheme, num_rows, batch_size)
-    chain = stationary.Process(scheme, integrator, step_size, batch_size, temperature, damping, order)
+    chain = stationary.Process(scheme, integrator, step_size, batch_size, temperature, friction, order)
     try:
         if problem.equal_hessians:
             offset, *others = stationary.equal_hessians(problem.hessian, problem.row_shifts, chain)
@@ -149,7 +147,7 @@ def _centred_rows(
 
 
 def _instability(problem: LinearGaussian, chain: stationary.Process) -> str:
-    kinetic = chain.integrator in KINETIC
+    kinetic = chain.integrator.kinetic
     over = "2/√" if kinetic else "2/"
     limit = steps.stable_below(chain.integrator, np.linalg.eigvalsh(problem.hessian).max())
     bound = f"{over}λ_max(hessian)"
@@ -171,10 +169,10 @@ def _instability(problem: LinearGaussian, chain: stationary.Process) -> str:
 
 
 def _check_numbers(
-    problem: LinearGaussian, integrator: str, step_size: float, temperature: float, num_orders: int
+    problem: LinearGaussian, integrator: NamedIntegrator, step_size: float, temperature: float, num_orders: int
 ) -> None:
     if not step_size > 0:
-        scale = "√λ_max" if integrator in KINETIC else "λ_max"
+        scale = "√λ_max" if integrator.kinetic else "λ_max"
         raise ValueError(f"step_size={step_size} must be positive; try 0.1/{scale}(problem.hessian)")
     if not temperature >= 0:
         raise ValueError(f"temperature={temperature} must not be negative; pass 1.0 to sample the posterior")

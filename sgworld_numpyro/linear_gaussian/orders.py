@@ -5,16 +5,25 @@ size does not divide the number of rows, permutations are laid end to end and ba
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, permutations, product
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 from jaxtyping import Float, Int
 
-MEMORYLESS = ("with_replacement", "independent_batches", "full_batch")
-FIXED_ORDER = ("batch_reshuffle", "shuffle_once", "cyclic")
-SCHEMES = (*MEMORYLESS, "random_reshuffle", "symmetric_reshuffle", *FIXED_ORDER)
+from sgworld_numpyro.subsampling import (
+    SCHEMES,
+    BatchReshuffle,
+    Cyclic,
+    IndependentBatches,
+    NamedScheme,
+    RandomReshuffle,
+    ShuffleOnce,
+    SubsamplingScheme,
+    SymmetricReshuffle,
+    WithReplacement,
+)
 
 MAX_ENUMERATED = 5000
 # A jackknife over 20 groups knows its own standard error to about 16 %.
@@ -34,31 +43,49 @@ class Orders(NamedTuple):
     quenched: bool
 
 
-def checked_batch_size(scheme: str, num_rows: int, batch_size: int) -> int:
-    """The batch size, if the scheme can be run with it."""
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme={scheme!r} is unknown; choose one of {', '.join(SCHEMES)}")
+def knows_scheme(scheme: SubsamplingScheme) -> TypeGuard[NamedScheme]:
+    """Whether the law of a scheme's minibatches is known here; not of one that inherits, which may draw otherwise."""
+    return type(scheme) in SCHEMES
+
+
+def checked_scheme(scheme: SubsamplingScheme) -> NamedScheme:
+    """The scheme, if the law of its minibatches is known.
+
+    Raises:
+        TypeError: for a name, a class or anything else that is no scheme.
+        ValueError: for a scheme of one's own.
+    """
+    known = _listed(SCHEMES)
+    if isinstance(scheme, type) or not isinstance(scheme, SubsamplingScheme):
+        raise TypeError(f"scheme={scheme!r} is no subsampling scheme; pass an instance: {known}")
+    if not knows_scheme(scheme):
+        raise ValueError(f"scheme={scheme!r} has no known law; choose the one whose batches have the same: {known}")
+    return scheme
+
+
+def checked_batch_size(num_rows: int, batch_size: int) -> int:
+    """The batch size, if there are as many rows."""
     if batch_size not in range(1, num_rows + 1):
         raise ValueError(f"batch_size={batch_size} must be an integer in 1..{num_rows}, the number of rows")
     return int(batch_size)
 
 
 def checked_order(
-    order: Int[np.ndarray, "steps batch"] | None, scheme: str, num_rows: int, batch_size: int
+    order: Int[np.ndarray, "steps batch"] | None, scheme: NamedScheme, num_rows: int, batch_size: int
 ) -> Int[np.ndarray, "steps batch"] | None:
     """The order that a chain of this scheme keeps for ever, if it is known."""
     if order is None:
-        if scheme == "batch_reshuffle" and num_rows % batch_size:
+        if isinstance(scheme, BatchReshuffle) and num_rows % batch_size:
             raise ValueError(
-                f"batch_size={batch_size} does not divide the {num_rows} rows, which scheme='batch_reshuffle' "
+                f"batch_size={batch_size} does not divide the {num_rows} rows, which scheme={scheme!r} "
                 "needs if it is to be averaged over partitions; pass the pool of batches as order, take a divisor, "
-                "or scheme='random_reshuffle'"
+                f"or scheme={RandomReshuffle()!r}"
             )
-        return _cut(np.arange(num_rows), batch_size) if scheme == "cyclic" else None
-    if scheme not in FIXED_ORDER:
+        return _cut(np.arange(num_rows), batch_size) if isinstance(scheme, Cyclic) else None
+    if not _keeps_order(scheme):
         raise ValueError(
-            f"order was given, but scheme={scheme!r} draws a new one every period; "
-            f"leave it out, or choose one of {', '.join(FIXED_ORDER)}"
+            f"order was given, but scheme={scheme!r} draws a new one every {scheme.redraws}; "
+            f"leave it out, or choose one of {_listed(filter(_keeps_order, SCHEMES))}"
         )
     order = np.asarray(order)
     shape = steps_per_stream(num_rows, batch_size), batch_size
@@ -73,67 +100,77 @@ def checked_order(
     return order
 
 
+def _keeps_order(scheme: NamedScheme | type[NamedScheme]) -> bool:
+    """Whether a chain keeps what ``order`` can say: its order, or the partition whose batches it reshuffles."""
+    of = scheme if isinstance(scheme, type) else type(scheme)
+    return of.redraws == "never" or of is BatchReshuffle
+
+
+def _listed(schemes: Iterable[type[NamedScheme]]) -> str:
+    return ", ".join(f"{scheme.__name__}()" for scheme in schemes)
+
+
 def steps_per_stream(num_rows: int, batch_size: int) -> int:
     """Steps until the end of a batch meets the end of a permutation again."""
     return num_rows // math.gcd(num_rows, batch_size)
 
 
-def memoryless_variance(scheme: str, num_rows: int, batch_size: int) -> float:
+def memoryless_variance(scheme: NamedScheme, num_rows: int, batch_size: int) -> float:
     """Variance of a minibatch mean, in units of the population variance of the rows."""
-    if scheme == "with_replacement":
+    if isinstance(scheme, WithReplacement):
         return 1 / batch_size
-    if scheme == "independent_batches" and num_rows > 1:
+    if isinstance(scheme, IndependentBatches) and num_rows > 1:
         return (num_rows - batch_size) / (batch_size * (num_rows - 1))
     return 0.0
 
 
-def batch_sum_covariance(scheme: str, num_rows: int, batch_size: int) -> Float[np.ndarray, "steps steps"]:
+def batch_sum_covariance(scheme: NamedScheme, num_rows: int, batch_size: int) -> Float[np.ndarray, "steps steps"]:
     """Covariance of the batch sums of two steps of a period, in units of the rows' population variance.
 
     Two places of one permutation hold the same row with probability one or zero, hence covariance
     (N δ − 1)/(N − 1); places in different permutations are independent.
     """
-    if scheme in MEMORYLESS:
+    if scheme.redraws == "step":
         return np.array([[batch_size**2 * memoryless_variance(scheme, num_rows, batch_size)]])
     steps = steps_per_stream(num_rows, batch_size)
     places = np.arange(steps * batch_size).reshape(steps, batch_size)
-    if scheme == "shuffle_once":
+    if isinstance(scheme, ShuffleOnce):
         held = _occupancy(places % num_rows, num_rows)
         shared_rows, pairs = held @ held.T, np.full((steps, steps), batch_size**2)
     else:
         held = _occupancy(places // num_rows, steps * batch_size // num_rows)
         shared_rows, pairs = batch_size * np.eye(steps), held @ held.T
     covariance = (num_rows * shared_rows - pairs) / max(num_rows - 1, 1)
-    if scheme == "symmetric_reshuffle":
+    if isinstance(scheme, SymmetricReshuffle):
         there_and_back = np.concatenate([np.arange(steps), np.arange(steps)[::-1]])
         covariance = covariance[np.ix_(there_and_back, there_and_back)]
     return covariance
 
 
 def possible_orders(
-    scheme: str, num_rows: int, batch_size: int, order: np.ndarray | None, num_orders: int, seed: int
+    scheme: NamedScheme, num_rows: int, batch_size: int, order: np.ndarray | None, num_orders: int, seed: int
 ) -> Orders:
     """All orders of a scheme when there are at most `MAX_ENUMERATED`, else a sample of about `num_orders`."""
-    if order is not None and scheme != "batch_reshuffle":
+    if order is not None and not isinstance(scheme, BatchReshuffle):
         return Orders(order[None, None, None], quenched=True)
     segments = _segments(scheme, num_rows, batch_size)
     count = math.factorial(len(order)) if order is not None else math.prod(map(_count, segments))
     if count > MAX_ENUMERATED:
         return _sample(scheme, num_rows, batch_size, order, num_orders, np.random.default_rng(seed))
-    if scheme == "batch_reshuffle":
+    if isinstance(scheme, BatchReshuffle):
         batches = _partitions(num_rows, batch_size) if order is None else order[None]
         return Orders(batches[:, list(permutations(range(batches.shape[1])))][None], quenched=True)
     streams = [sum(epochs, ()) for epochs in product(*(_arrangements(range(num_rows), s) for s in segments))]
     orders = _cut(np.array(streams), batch_size)
-    if scheme == "shuffle_once":
+    if isinstance(scheme, ShuffleOnce):
         return Orders(orders[None, :, None], quenched=True)
-    if scheme == "symmetric_reshuffle":
+    if isinstance(scheme, SymmetricReshuffle):
         orders = _there_and_back(orders)
     return Orders(orders[None, None], quenched=False)
 
 
 def _sample(
-    scheme: str,
+    scheme: NamedScheme,
     num_rows: int,
     batch_size: int,
     order: np.ndarray | None,
@@ -155,7 +192,7 @@ def _sample(
     def antithetic(orders: np.ndarray) -> np.ndarray:
         return np.concatenate([orders, orders[..., ::-1, :]], axis=-3)
 
-    if scheme == "batch_reshuffle":
+    if isinstance(scheme, BatchReshuffle):
         if order is None:
             # As many partitions as visits to each: one carries the error, the other a bias of the fixed point.
             pairs = math.ceil(math.sqrt(share) / 2)
@@ -167,11 +204,11 @@ def _sample(
         orders = np.take_along_axis(partitions, visits[..., None], axis=-2)
         return Orders(antithetic(orders), quenched=order is None)
     epochs = batch_size // math.gcd(num_rows, batch_size)
-    permuted = shuffled(rows, GROUPS, pairs, 1 if scheme == "shuffle_once" else epochs)
+    permuted = shuffled(rows, GROUPS, pairs, 1 if isinstance(scheme, ShuffleOnce) else epochs)
     orders = antithetic(_cut(permuted.reshape(GROUPS, pairs, -1), batch_size))
-    if scheme == "shuffle_once":
+    if isinstance(scheme, ShuffleOnce):
         return Orders(orders[:, :, None], quenched=True)
-    if scheme == "symmetric_reshuffle":
+    if isinstance(scheme, SymmetricReshuffle):
         orders = _there_and_back(orders)
     return Orders(orders[:, None], quenched=False)
 
@@ -192,10 +229,10 @@ def _there_and_back(orders: np.ndarray) -> np.ndarray:
     return np.concatenate([orders, orders[..., ::-1, :]], axis=-2)
 
 
-def _segments(scheme: str, num_rows: int, batch_size: int) -> list[list[int]]:
+def _segments(scheme: NamedScheme, num_rows: int, batch_size: int) -> list[list[int]]:
     """The lengths into which batch boundaries cut each permutation: within one, the order does not matter."""
     common = math.gcd(num_rows, batch_size)
-    if scheme == "shuffle_once":  # the repeats of the one permutation are cut at different places
+    if isinstance(scheme, ShuffleOnce):  # the repeats of the one permutation are cut at different places
         return [[common] * (num_rows // common)]
     segments = []
     for epoch in range(batch_size // common):

@@ -9,14 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from sgworld_numpyro.integrators import NamedIntegrator
 from sgworld_numpyro.linear_gaussian.orders import (
-    MEMORYLESS,
     Orders,
     batch_sum_covariance,
     memoryless_variance,
     possible_orders,
 )
-from sgworld_numpyro.linear_gaussian.steps import INTEGRATORS, LinearStep
+from sgworld_numpyro.linear_gaussian.steps import LAWS, LinearStep
+from sgworld_numpyro.subsampling import BatchReshuffle, NamedScheme
 
 # Mean and covariance at each phase, and the standard errors of both.
 Moments = tuple[
@@ -28,10 +29,10 @@ Moments = tuple[
 
 
 class Process(NamedTuple):
-    """The arguments of `linear_gaussian.stationary_moments` that say what is run."""
+    """The arguments of `linear_gaussian.stationary_moments` that say what is run; the friction is the integrator's."""
 
-    scheme: str
-    integrator: str
+    scheme: NamedScheme
+    integrator: NamedIntegrator
     step_size: float
     batch_size: int
     temperature: float
@@ -41,7 +42,7 @@ class Process(NamedTuple):
     @property
     def step(self) -> LinearStep:
         """The integrator's step."""
-        return INTEGRATORS[self.integrator].step(self.step_size, self.temperature, self.friction)
+        return LAWS[type(self.integrator)].step(self.step_size, self.temperature, self.friction)
 
 
 class NoStationaryLaw(ArithmeticError):
@@ -69,17 +70,17 @@ def equal_hessians(
     gradients = num_rows / batch_size * (row_shifts.mean(0) - row_shifts) @ vectors
     if order is not None:
         batch_gradients = gradients[order].sum(1)
-        if scheme == "batch_reshuffle":  # the batches of a partition are reshuffled as single rows would be
+        if isinstance(scheme, BatchReshuffle):  # the batches of a partition are reshuffled as single rows would be
             gradients, num_rows, batch_size = batch_gradients, len(order), 1
-    if order is None or scheme == "batch_reshuffle":
+    if order is None or isinstance(scheme, BatchReshuffle):
         kick_covariance = batch_sum_covariance(scheme, num_rows, batch_size)
-        factors = periodic_covariance(contraction, direction, kick_covariance, repeated=scheme == "shuffle_once")
+        factors = periodic_covariance(contraction, direction, kick_covariance, repeated=scheme.redraws == "never")
         spread = factors[..., 0, 0] * (gradients.T @ gradients / num_rows)
         mean = np.zeros(spread.shape[:-1])
     else:
         mean = periodic_mean(contraction, batch_gradients[..., None] * direction)[..., 0]
         spread = np.zeros((*mean.shape, len(eigenvalues)))
-    injected = temperature * INTEGRATORS[integrator].variance(step_size, friction, eigenvalues)
+    injected = temperature * LAWS[type(integrator)].variance(step_size, friction, eigenvalues)
     return _exact(mean @ vectors.T, vectors @ (spread + np.diag(injected)) @ vectors.T)
 
 
@@ -164,7 +165,7 @@ def unequal_hessians(
     """
     num_rows, dim = row_gradients.shape
     parts = _Parts.of(chain.step, row_hessians, row_gradients)
-    if chain.scheme in MEMORYLESS:
+    if chain.scheme.redraws == "step":
         variance = memoryless_variance(chain.scheme, num_rows, chain.batch_size)
         return _exact(*moments(fixed_points(memoryless_maps(parts, variance)), dim))
     orders = possible_orders(chain.scheme, num_rows, chain.batch_size, chain.order, num_orders, seed)

@@ -8,11 +8,11 @@ in which only the gradient g_b depends on the minibatch; A, C and the covariance
 numbers times the identity of the d dimensions. With x = γh, T the temperature and U(t) the exact flow of
 dθ = v dt, dv = −γ v dt + √(2γT) dW,
 
-    euler_maruyama         θ' = θ − h g_b(θ) + √(2hT) ξ
-    leimkuhler_matthews    θ' = θ − h g_b(θ) + √(hT/2) (ξ_n + ξ_{n+1})
-    baoab                  θ' = θ + (h/2)(1 + e⁻ˣ) w + (h/2) √(T(1 − e⁻²ˣ)) ξ,
-                           w' = e⁻ˣ w + √(T(1 − e⁻²ˣ)) ξ − h g_b(θ')
-    ubu                    U(h/2); v −= h g_b(θ); U(h/2)
+    EulerMaruyama         θ' = θ − h g_b(θ) + √(2hT) ξ
+    LeimkuhlerMatthews    θ' = θ − h g_b(θ) + √(hT/2) (ξ_n + ξ_{n+1})
+    BAOAB                 θ' = θ + (h/2)(1 + e⁻ˣ) w + (h/2) √(T(1 − e⁻²ˣ)) ξ,
+                          w' = e⁻ˣ w + √(T(1 − e⁻²ˣ)) ξ − h g_b(θ')
+    UBU                   U(h/2); v −= h g_b(θ); U(h/2)
 
 BAOAB's two half kicks that meet between steps are joined into one: w is the velocity after both.
 
@@ -21,10 +21,19 @@ for UBU.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 from jaxtyping import Float
+
+from sgworld_numpyro.integrators import (
+    BAOAB,
+    UBU,
+    EulerMaruyama,
+    Integrator,
+    LeimkuhlerMatthews,
+    NamedIntegrator,
+)
 
 Eigenvalues = Float[np.ndarray, " d"]
 
@@ -135,47 +144,62 @@ def _x_less_twice_tanh(x: float) -> float:
 
 
 # 1/λ from Leimkuhler–Matthews and BAOAB, whatever the step size; Euler–Maruyama heats by 1/(1 − hλ/2).
-OVERDAMPED = {
-    "euler_maruyama": Law(
+LAWS: dict[type[NamedIntegrator], Law] = {
+    EulerMaruyama: Law(
         step=lambda step_size, temperature, _: _overdamped(step_size, 2 * step_size * temperature, 0.0),
         variance=lambda step_size, _, eigenvalues: 2 / (eigenvalues * (1 + (1 - step_size * eigenvalues))),
     ),
     # the state already holds √(hT/2) of the ξ that it meets again
-    "leimkuhler_matthews": Law(
+    LeimkuhlerMatthews: Law(
         step=lambda step_size, temperature, _: _overdamped(
             step_size, step_size * temperature, step_size * temperature / 2
         ),
         variance=lambda _step_size, _friction, eigenvalues: 1 / eigenvalues,
     ),
+    BAOAB: Law(step=_baoab, variance=lambda _step_size, _friction, eigenvalues: 1 / eigenvalues),
+    UBU: Law(step=_ubu, variance=_ubu_variance),
 }
-KINETIC = {
-    "baoab": Law(step=_baoab, variance=lambda _step_size, _friction, eigenvalues: 1 / eigenvalues),
-    "ubu": Law(step=_ubu, variance=_ubu_variance),
-}
-INTEGRATORS = OVERDAMPED | KINETIC
 
 
-def checked_friction(integrator: str, friction: float | None, slowest: float) -> float:
-    """The friction, if the integrator can be run with it; zero for one that has none.
+def knows_integrator(integrator: Integrator) -> TypeGuard[NamedIntegrator]:
+    """Whether the stationary law of an integrator is known here; not of one that inherits, which may step otherwise."""
+    return type(integrator) in LAWS
+
+
+def checked_integrator(integrator: Integrator) -> NamedIntegrator:
+    """The integrator, if its law is known.
+
+    Raises:
+        TypeError: for a name, a class or anything else that is no integrator.
+        ValueError: for an integrator of one's own.
+    """
+    known = ", ".join(f"{law.__name__}({'friction=...' * law.kinetic})" for law in LAWS)
+    if isinstance(integrator, type) or not isinstance(integrator, Integrator):
+        raise TypeError(f"integrator={integrator!r} is no integrator; pass an instance: {known}")
+    if not knows_integrator(integrator):
+        raise ValueError(f"integrator={integrator!r} has no known law; choose one of {known}")
+    return integrator
+
+
+def checked_friction(integrator: NamedIntegrator, slowest: float) -> float:
+    """The friction of an integrator, zero for an overdamped one.
 
     Args:
-        integrator: one of `INTEGRATORS`.
-        friction: as the caller gave it.
+        integrator: of a known law.
         slowest: smallest eigenvalue of the Hessian, for the advice.
+
+    Raises:
+        ValueError: if it was left to tuning.
     """
-    if integrator in KINETIC and (friction is None or not 0 < friction < np.inf):
+    friction = getattr(integrator, "friction", None)
+    if integrator.kinetic and friction is None:
         raise ValueError(
-            f"friction={friction} must be positive for integrator={integrator!r}; "
-            f"try 2√λ_min(problem.hessian) = {2 * np.sqrt(slowest):.6g}"
-        )
-    if integrator in OVERDAMPED and friction is not None:
-        raise ValueError(
-            f"friction={friction} has no effect on integrator={integrator!r}, which has no velocity; "
-            f"leave it out, or choose one of {', '.join(KINETIC)}"
+            f"integrator={integrator!r} has no friction yet, on which its law depends; "
+            f"pass {type(integrator).__name__}(friction={2 * np.sqrt(slowest):.6g}), which is 2√λ_min(problem.hessian)"
         )
     return friction or 0.0
 
 
-def stable_below(integrator: str, steepest: float) -> float:
+def stable_below(integrator: NamedIntegrator, steepest: float) -> float:
     """Step size below which the mean converges: 2/λ, and 2/√λ for the kinetic ones (UBU's own is a little larger)."""
-    return 2 / np.sqrt(steepest) if integrator in KINETIC else 2 / steepest
+    return 2 / np.sqrt(steepest) if integrator.kinetic else 2 / steepest

@@ -15,19 +15,6 @@ from sgworld_numpyro.nonequilibrium.projections import Projection
 
 Names = str | Sequence[str]
 
-_SCHEMES: dict[str, type[subsampling.SubsamplingScheme]] = {
-    scheme.__name__.lower(): scheme
-    for scheme in (
-        subsampling.WithReplacement,
-        subsampling.IndependentBatches,
-        subsampling.RandomReshuffle,
-        subsampling.BatchReshuffle,
-        subsampling.ShuffleOnce,
-        subsampling.SymmetricReshuffle,
-        subsampling.Cyclic,
-        subsampling.FullBatch,
-    )
-}
 _OTHER_DRAWS = ("prior", "warmup")  # how the names of groups begin whose draws are not the posterior's
 _LISTED = 20
 
@@ -156,7 +143,7 @@ def listed(names) -> str:
 def _clock(posterior) -> tuple[int, np.ndarray]:
     """The period of the run's scheme, 1 if unknown, and the steps taken until each draw."""
     attrs, draw = posterior.attrs, posterior["draw"].values.astype(int)
-    scheme = _SCHEMES.get(_text(attrs.get("scheme")).replace("_", "").lower())
+    scheme = subsampling.named(_text(attrs.get("scheme")))
     rows, batch, steps = (_number(attrs, key) for key in ("num_rows", "batch_size", "steps_per_sample"))
     if scheme is None or rows is None or batch is None or steps is None:
         return 1, draw

@@ -1,6 +1,7 @@
 """How a run was made: what its kernel and its last state say."""
 
 import json
+import re
 from typing import Any
 
 import jax
@@ -12,7 +13,6 @@ from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.integrators import is_kinetic
 from sgworld_numpyro.kernel import StochasticGradientKernel
 from sgworld_numpyro.model.target import Arguments
-from sgworld_numpyro.tuning import name_of
 
 
 def settings_of(mcmc: MCMC, kernel: StochasticGradientKernel, engine: Engine) -> dict[str, Any]:
@@ -45,6 +45,17 @@ def settings_of(mcmc: MCMC, kernel: StochasticGradientKernel, engine: Engine) ->
         "shuffle_key": _key_data(last.shuffle_key),
         **(next(iter(plates.values())) if len(plates) == 1 else {"plates": json.dumps(plates)}),
     }
+
+
+def name_of(component: Any) -> str:
+    """The name that a run stores for a component: the one that its class has, else the class's in snake case.
+
+    ``random_reshuffle`` for a ``RandomReshuffle()``; ``my_own_euler`` for a ``MyOwnEuler()``, whatever that inherits.
+    """
+    name = vars(type(component)).get("name")
+    if isinstance(name, str):
+        return name
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(component).__name__).lower()
 
 
 def engine_of(mcmc: MCMC, kernel: StochasticGradientKernel) -> Engine:

@@ -1,13 +1,14 @@
 """Fixed batches, visited in a new order every epoch."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array, random
 from jaxtyping import Int
 
 from sgworld_numpyro.subsampling.permutation import permuted
-from sgworld_numpyro.subsampling.protocol import Plate
+from sgworld_numpyro.subsampling.protocol import Plate, Redraws
 from sgworld_numpyro.subsampling.stream import shuffled_stream, stream_period
 
 
@@ -24,6 +25,8 @@ class BatchReshuffle:
     """
 
     seed: int = 0
+    name: ClassVar[str] = "batch_reshuffle"
+    redraws: ClassVar[Redraws] = "epoch"  # the order of the batches; the partition stays
 
     def indices(self, key: Array, start: Int[Array, ""], steps: int, plate: Plate) -> Int[Array, "steps batch"]:
         return self._rows(self.batch_numbers(key, start, steps, plate), plate)

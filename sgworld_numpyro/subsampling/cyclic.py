@@ -1,12 +1,13 @@
 """The rows in the order of the data."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from sgworld_numpyro.subsampling.protocol import Plate
+from sgworld_numpyro.subsampling.protocol import Plate, Redraws
 from sgworld_numpyro.subsampling.stream import batch_positions, stream_offset, stream_period
 
 
@@ -16,6 +17,9 @@ class Cyclic:
 
     For data known to be in random order. On ordered data (by time, by class) the bias is arbitrary.
     """
+
+    name: ClassVar[str] = "cyclic"
+    redraws: ClassVar[Redraws] = "never"
 
     def indices(self, key: Array, start: Int[Array, ""], steps: int, plate: Plate) -> Int[Array, "steps batch"]:
         _, offset = stream_offset(start + jnp.arange(steps, dtype=jnp.int32), plate)

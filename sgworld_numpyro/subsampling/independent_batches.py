@@ -1,13 +1,14 @@
 """Batches without duplicates, independent of each other."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
 from sgworld_numpyro.subsampling.permutation import permuted
-from sgworld_numpyro.subsampling.protocol import Plate
+from sgworld_numpyro.subsampling.protocol import Plate, Redraws
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,9 @@ class IndependentBatches:
 
     Its bias is that of ``WithReplacement`` times (N - B) / (N - 1).
     """
+
+    name: ClassVar[str] = "independent_batches"
+    redraws: ClassVar[Redraws] = "step"
 
     def indices(self, key: Array, start: Int[Array, ""], steps: int, plate: Plate) -> Int[Array, "steps batch"]:
         # A permutation a step, of which the batch takes the first positions.

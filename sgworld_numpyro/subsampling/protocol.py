@@ -1,9 +1,12 @@
 """What a subsampling scheme is."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jax import Array
 from jaxtyping import Int
+
+Redraws = Literal["step", "epoch", "never"]
+"""How often a scheme draws its order anew."""
 
 
 class Plate(NamedTuple):
@@ -44,6 +47,23 @@ class SubsamplingScheme(Protocol):
     def period(self, plate: Plate) -> int:
         """Steps after which the law of the scheme repeats (1 if batches are independent)."""
         ...
+
+
+class NamedScheme(SubsamplingScheme, Protocol):
+    """A scheme that says what it is, as the package's own do; one of your own need not.
+
+    They hold for the class itself: one that inherits from it may draw its rows otherwise. The laws of minibatches are
+    known of the package's own, as ``linear_gaussian.knows_scheme`` says; of any other tuning expects no more than of
+    ``WithReplacement``, and the batches are independent where its period is one step.
+
+    Attributes:
+        name: what saved runs call it.
+        redraws: "step" if each minibatch is independent of all others, as all the rows are too; "epoch" if a new order
+            is drawn every period, of rows or of batches that stay the same; "never" if one order is kept for ever.
+    """
+
+    name: ClassVar[str]
+    redraws: ClassVar[Redraws]
 
 
 @runtime_checkable

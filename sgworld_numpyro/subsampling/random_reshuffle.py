@@ -1,12 +1,13 @@
 """A fresh permutation of the rows for every pass: SGWORLD's scheme."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from sgworld_numpyro.subsampling.protocol import Plate
+from sgworld_numpyro.subsampling.protocol import Plate, Redraws
 from sgworld_numpyro.subsampling.stream import passes_touched, shuffled_stream, stream_offset, stream_period
 
 
@@ -17,6 +18,9 @@ class RandomReshuffle:
     The minibatch noise of a pass sums to zero, which leaves a bias of third order in the step size at the ends
     of epochs (with ``LeimkuhlerMatthews``). If B does not divide N, batches straddle the seam between passes.
     """
+
+    name: ClassVar[str] = "random_reshuffle"
+    redraws: ClassVar[Redraws] = "epoch"
 
     def indices(self, key: Array, start: Int[Array, ""], steps: int, plate: Plate) -> Int[Array, "steps batch"]:
         start = jnp.asarray(start, jnp.int32)

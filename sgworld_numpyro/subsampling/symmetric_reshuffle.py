@@ -1,12 +1,13 @@
 """A pass and the same batches in reverse."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from sgworld_numpyro.subsampling.protocol import Plate
+from sgworld_numpyro.subsampling.protocol import Plate, Redraws
 from sgworld_numpyro.subsampling.stream import passes_touched, shuffled_stream, stream_offset, stream_period
 
 
@@ -18,6 +19,9 @@ class SymmetricReshuffle:
     rows have the same Hessian. A sweep is two passes (two periods of the straddling stream if B does not
     divide N).
     """
+
+    name: ClassVar[str] = "symmetric_reshuffle"
+    redraws: ClassVar[Redraws] = "epoch"
 
     def indices(self, key: Array, start: Int[Array, ""], steps: int, plate: Plate) -> Int[Array, "steps batch"]:
         forward = stream_period(plate)

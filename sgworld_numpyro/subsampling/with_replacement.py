@@ -1,13 +1,14 @@
 """Rows drawn independently: SGLD's scheme."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
 from sgworld_numpyro.randomness.counter_rng import seed_words, threefry, uniform_integer
-from sgworld_numpyro.subsampling.protocol import Plate
+from sgworld_numpyro.subsampling.protocol import Plate, Redraws
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,9 @@ class WithReplacement:
 
     The minibatch noise never cancels: the posterior's variance is biased at first order in the step size.
     """
+
+    name: ClassVar[str] = "with_replacement"
+    redraws: ClassVar[Redraws] = "step"
 
     def indices(self, key: Array, start: Int[Array, ""], steps: int, plate: Plate) -> Int[Array, "steps batch"]:
         step = (start + jnp.arange(steps)).astype(jnp.uint32)[:, None]

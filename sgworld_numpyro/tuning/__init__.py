@@ -21,16 +21,15 @@ from sgworld_numpyro.tuning.estimates import Estimates
 from sgworld_numpyro.tuning.flat import Rise
 from sgworld_numpyro.tuning.plan import Plan, Report, Tuning
 from sgworld_numpyro.tuning.refusal import out_of_scale, problem_with
-from sgworld_numpyro.tuning.step_size import Setting, name_of
+from sgworld_numpyro.tuning.step_size import Discretisation
 
 __all__ = [
     "MAX_DENSE",
+    "Discretisation",
     "Plan",
     "Report",
     "Rise",
-    "Setting",
     "Tuning",
-    "name_of",
     "out_of_scale",
     "problem_with",
     "tune",
@@ -94,10 +93,10 @@ def tune(
     bias = shift = nothing
     if plan.step_size is not None:
         step_size = jnp.asarray(plan.step_size, best.dtype)
-    elif plan.setting is not None:
-        step_size = plan.setting.choose(friction, rates)
-    if plan.setting is not None:
-        bias, shift = plan.setting.bias(step_size, friction, rates)
+    elif plan.discretisation is not None:
+        step_size = plan.discretisation.choose(friction, rates)
+    if plan.discretisation is not None:
+        bias, shift = plan.discretisation.bias(step_size, friction, rates)
     # not where the mode is, but where the posterior is
     scatter = jax.vmap(preconditioner.apply_root)(random.normal(scatter_key, positions.shape, positions.dtype))
     starts = positions + scatter / jnp.sqrt(rates.fastest)

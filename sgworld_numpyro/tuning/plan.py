@@ -9,7 +9,7 @@ from sgworld_numpyro.gradients import Anchor
 from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.preconditioners import Preconditioner
 from sgworld_numpyro.tuning.curvature import Rates
-from sgworld_numpyro.tuning.step_size import Setting
+from sgworld_numpyro.tuning.step_size import Discretisation
 
 
 class Report(NamedTuple):
@@ -77,8 +77,8 @@ class Plan:
         friction: γ of a kinetic integrator if it was given, else None.
         kinetic: whether the integrator has velocities.
         temperature: T; at 0 a direction in which the potential does not rise does no harm.
-        setting: what decides the bias; None if nothing is known of scheme or integrator, and step size and friction
-            are given.
+        discretisation: what decides the bias; None if the integrator's law is not known or T is 0, and the step size is
+            given.
     """
 
     target: Target
@@ -88,4 +88,4 @@ class Plan:
     friction: float | None
     kinetic: bool
     temperature: float
-    setting: Setting | None
+    discretisation: Discretisation | None

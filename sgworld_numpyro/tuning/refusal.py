@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_numpyro.model.target import Target
+from sgworld_numpyro.subsampling import FullBatch
 from sgworld_numpyro.tuning.curvature import MAX_DENSE, Rates
 from sgworld_numpyro.tuning.flat import RISE, SDS, Rise
 from sgworld_numpyro.tuning.plan import Plan, Report
-from sgworld_numpyro.tuning.step_size import SHORTEST_PASS, Setting
+from sgworld_numpyro.tuning.step_size import SHORTEST_PASS, Discretisation
 
 FLAT = 3.0  # standard errors below zero that a curvature may be
 FAR = 25.0  # squared posterior sds a dimension: a warm start that ends further from the mode has not found it
@@ -70,16 +71,16 @@ def problem_with(
             "Tuning wants a mode, but from where the warm start ended the potential goes on falling along "
             f"{direction} (unconstrained), by {-rise.nats:.2g} nats and more. {no_mode}"
         )
-    if plan.step_size is not None or plan.setting is None:
+    if plan.step_size is not None or plan.discretisation is None:
         return None
-    setting = plan.setting
-    if _pass_time(setting, report) >= SHORTEST_PASS:
+    discretisation = plan.discretisation
+    if _pass_time(discretisation, report) >= SHORTEST_PASS:
         return None
-    remedies = [remedy for remedy in (_fewer_batches(setting, report), _other_estimator(setting)) if remedy]
+    remedies = filter(None, (_fewer_batches(discretisation, report), _other_estimator(discretisation)))
     return (
-        f"No step size of use keeps the bias within bias_tolerance={setting.tolerance:g} at batch size "
-        f"{setting.batch_size}: the gradients of minibatches are {report.gradient_noise:.3g} times as noisy as in a "
-        f"well-specified model. {' '.join(remedies)} Or take a larger bias_tolerance."
+        f"No step size of use keeps the bias within bias_tolerance={discretisation.tolerance:g} at batch size "
+        f"{discretisation.batch_size}: the gradients of minibatches are {report.gradient_noise:.3g} times as noisy as "
+        f"in a well-specified model. {' '.join(remedies)} Or take a larger bias_tolerance."
     )
 
 
@@ -162,15 +163,15 @@ def _by_hand(plan: Plan, curvature: float) -> str:
     if plan.step_size is not None:
         return f"Or give preconditioner=Identity() and what else is to be learnt, which turns tuning off, or {start}"
     step = "step_size=h"
-    if plan.setting is not None and np.isfinite(curvature) and curvature > 0:
-        step = f"step_size={_rounded_down(_untuned(plan.setting, curvature)):.0e}"
+    if plan.discretisation is not None and np.isfinite(curvature) and curvature > 0:
+        step = f"step_size={_rounded_down(_untuned(plan.discretisation, curvature)):.0e}"
     return f"Or give a step size by hand, which turns tuning off ({step} can be tried), or {start}"
 
 
-def _untuned(setting: Setting, curvature: float) -> float:
+def _untuned(discretisation: Discretisation, curvature: float) -> float:
     """A step size without preconditioner, for the noise of a well-specified model."""
     one = [jnp.asarray(value, float) for value in (curvature, curvature, 1.0, 0.0, 0.0)]
-    return float(setting.choose(2 * jnp.sqrt(one[0]), Rates(*one)))
+    return float(discretisation.choose(2 * jnp.sqrt(one[0]), Rates(*one)))
 
 
 def _rounded_down(number: float) -> float:
@@ -178,30 +179,30 @@ def _rounded_down(number: float) -> float:
     return float(np.floor(number / power) * power)
 
 
-def _other_estimator(setting: Setting) -> str:
-    return "Or use gradient=ControlVariate()." if setting.minibatch_noise else ""
+def _other_estimator(discretisation: Discretisation) -> str:
+    return "Or use gradient=ControlVariate()." if discretisation.minibatch_noise else ""
 
 
-def _pass_time(setting: Setting, report: Report) -> float:
+def _pass_time(discretisation: Discretisation, report: Report) -> float:
     """R h λ, or R h √λ, of the chosen step size."""
-    rate = np.sqrt(report.fastest_rate) if setting.kinetic else report.fastest_rate
-    return float(setting.batches * report.step_size * rate)
+    rate = np.sqrt(report.fastest_rate) if discretisation.kinetic else report.fastest_rate
+    return float(discretisation.batches * report.step_size * rate)
 
 
-def _fewer_batches(setting: Setting, report: Report) -> str:
+def _fewer_batches(discretisation: Discretisation, report: Report) -> str:
     """The smallest of some batch sizes with which a pass moves ten times as far as is of use."""
-    rows, batch = setting.num_rows, setting.batch_size
+    rows, batch = discretisation.num_rows, discretisation.batch_size
     doublings = [batch * 2**n for n in range(1, 30) if batch * 2**n < rows]
     nearly_all = [rows - rows // 2**n for n in range(2, 12) if rows // 2**n > 0]
     for size in sorted({*doublings, *nearly_all} - set(range(batch + 1))):
         left = (rows - size) / (rows - batch) * batch / size
-        other = replace(setting, batch_size=size)
+        other = replace(discretisation, batch_size=size)
         rates = report.rates._replace(hessian_noise=report.hessian_noise * left, slope=report.slope * left)
         found = report._replace(step_size=other.choose(report.friction, rates))
         if _pass_time(other, found) >= 10 * SHORTEST_PASS:
             return f"subsample_size={size} would do."
     if batch < rows:
         return f"Only subsample_size={rows}, all rows, would do."
-    if setting.scheme != "full_batch":  # all rows a batch, but drawn with replacement
+    if not isinstance(discretisation.scheme, FullBatch):  # all rows a batch, but drawn with replacement
         return "subsampling=FullBatch() would do."
     return ""

@@ -17,11 +17,20 @@ from sgworld_numpyro.chain.held_data import is_traced
 from sgworld_numpyro.chain.stability import largest_stable_step_size
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.integrators import EulerMaruyama, KineticState, is_kinetic
-from sgworld_numpyro.linear_gaussian import INTEGRATORS, SCHEMES
+from sgworld_numpyro.linear_gaussian import knows_integrator, knows_scheme
 from sgworld_numpyro.model.target import Arguments
 from sgworld_numpyro.preconditioners import Identity
-from sgworld_numpyro.subsampling import Plate
-from sgworld_numpyro.tuning import Plan, Rise, Setting, Tuning, name_of, out_of_scale, problem_with, tune
+from sgworld_numpyro.subsampling import (
+    BatchReshuffle,
+    FullBatch,
+    NamedScheme,
+    Plate,
+    RandomReshuffle,
+    ShuffleOnce,
+    SubsamplingScheme,
+    WithReplacement,
+)
+from sgworld_numpyro.tuning import Discretisation, Plan, Rise, Tuning, out_of_scale, problem_with, tune
 
 _STREAM = 0x70E
 
@@ -38,12 +47,11 @@ def plan_of(engine: Engine, step_size: Any, bias_tolerance: float) -> Plan | Non
     if not (step_size is None or missing or learns(engine.preconditioner) or engine.gradient.needs_anchor):
         return None
     plate = max(engine.target.plates, key=lambda plate: plate.batches)
-    scheme, integrator = name_of(engine.subsampling), name_of(engine.integrator)
-    setting = None
-    if integrator in INTEGRATORS and engine.temperature > 0:
+    discretisation, integrator = None, engine.integrator
+    if knows_integrator(integrator) and engine.temperature > 0:
         period = math.lcm(*(engine.subsampling.period(plate) for plate in engine.target.plates))
-        setting = Setting(
-            scheme=_known_law(scheme, plate),
+        discretisation = Discretisation(
+            scheme=_with_known_law(engine.subsampling, plate),
             integrator=integrator,
             num_rows=plate.size,
             batch_size=plate.batch_size,
@@ -61,19 +69,23 @@ def plan_of(engine: Engine, step_size: Any, bias_tolerance: float) -> Plan | Non
         friction=friction,
         kinetic=is_kinetic(engine.integrator),
         temperature=engine.temperature,
-        setting=setting,
+        discretisation=discretisation,
     )
 
 
-def _known_law(scheme: str, plate: Plate) -> str:
+def _with_known_law(scheme: SubsamplingScheme, plate: Plate) -> NamedScheme:
     """The scheme by whose law the bias is predicted."""
-    if plate.size == 1 or (plate.batch_size == plate.size and scheme in SCHEMES and scheme != "with_replacement"):
-        return "full_batch"  # every batch is all the rows
-    if scheme == "cyclic":  # an order that stays as it was drawn, by whomever
-        return "shuffle_once"
-    if scheme == "batch_reshuffle" and plate.size % plate.batch_size:  # no partition, but a pool of batches
-        return "random_reshuffle"
-    return scheme if scheme in SCHEMES else "with_replacement"  # of one's own scheme the least is expected
+    if plate.size == 1:
+        return FullBatch()  # every batch is all the rows
+    if not knows_scheme(scheme):
+        return WithReplacement()  # of one's own scheme the least is expected
+    if plate.batch_size == plate.size and not isinstance(scheme, WithReplacement):
+        return FullBatch()
+    if scheme.redraws == "never":  # an order that stays as it was drawn, by whomever
+        return ShuffleOnce()
+    if isinstance(scheme, BatchReshuffle) and plate.size % plate.batch_size:  # no partition, but a pool of batches
+        return RandomReshuffle()
+    return scheme
 
 
 def start_near_the_mode(plan: Plan, arguments: Arguments, state: SGState, rng_key: Array) -> tuple[SGState, Rise]:

@@ -15,18 +15,18 @@ of first order for overdamped integrators; with h²(R + 1)/6 for h/2, of second 
 """
 
 import math
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from sgworld_numpyro.linear_gaussian import KINETIC, gaussian_mean, stationary_moments
-from sgworld_numpyro.linear_gaussian.orders import MEMORYLESS
+from sgworld_numpyro.integrators import NamedIntegrator
+from sgworld_numpyro.linear_gaussian import gaussian_mean, stationary_moments
+from sgworld_numpyro.subsampling import FullBatch, IndependentBatches, NamedScheme, WithReplacement
 from sgworld_numpyro.tuning.curvature import Rates
 
 # Beyond these times a step, in units of 1/λ and 1/√λ, other posteriors than Gaussians are sampled badly.
@@ -57,45 +57,58 @@ class BiasCurve(NamedTuple):
         return jnp.exp(below + (place - low) * (above - below))
 
 
-@lru_cache(maxsize=64)
-def bias_curve(scheme: str, integrator: str, num_rows: int, batch_size: int, at_ends: bool) -> BiasCurve:
+def bias_curve(
+    scheme: NamedScheme, integrator: NamedIntegrator, num_rows: int, batch_size: int, at_ends: bool
+) -> BiasCurve:
     """The law of a scheme on rows with one Hessian and the noise of a well-specified model, in one dimension.
 
     Args:
-        scheme: by its name in ``linear_gaussian``.
-        integrator: likewise.
+        scheme: one of those that ``linear_gaussian`` knows.
+        integrator: likewise; the curve is for all frictions, whatever its own.
         num_rows: N.
         batch_size: B.
         at_ends: whether draws are recorded at the ends of the scheme's periods, or at all phases.
     """
-    factor = 1.0
-    if scheme == "independent_batches":  # without duplicates; nothing else depends on N apart from R
-        scheme, factor = "with_replacement", (num_rows - batch_size) / max(num_rows - 1, 1)
+    # a partition's seed, a friction or the law of the noise make no other curve, and so no other entry of the cache
+    return _curve_of(type(scheme), type(integrator), num_rows, batch_size, at_ends)
+
+
+@lru_cache(maxsize=64)
+def _curve_of(
+    scheme_type: type[NamedScheme],
+    integrator_type: type[NamedIntegrator],
+    num_rows: int,
+    batch_size: int,
+    at_ends: bool,
+) -> BiasCurve:
+    scheme, integrator, factor = scheme_type(), integrator_type(), 1.0
+    if isinstance(scheme, IndependentBatches):  # without duplicates; nothing else depends on N apart from R
+        scheme, factor = WithReplacement(), (num_rows - batch_size) / max(num_rows - 1, 1)
     if num_rows // math.gcd(num_rows, batch_size) > MAX_STEPS:
         num_rows, batch_size = _fewer_rows(num_rows, batch_size)
     step_size = batch_size / num_rows
     last = 0.9 * min(2.0, 1 / step_size)
     times = np.r_[np.geomspace(1e-4, 0.05 * last, 5), np.geomspace(0.08 * last, last, 15)]  # powers at first
-    kinetic = integrator in KINETIC
-    rates = times**2 if kinetic else times
+    rates = times**2 if integrator.kinetic else times
     values = np.random.default_rng(0).standard_normal(num_rows)
     values = (values - values.mean()) / values.std()
     # rows of variance N λ, each standing for all of them, so that Cov(g_b) = R λ
     problem = gaussian_mean(np.zeros((num_rows, len(rates))), np.diag(num_rows / rates))
     problem = problem._replace(row_shifts=values[:, None] * np.sqrt(rates / num_rows))
 
-    def variances(which, **options):
-        moments = stationary_moments(problem, which, integrator, step_size, batch_size, **options)
+    def variances(scheme, integrator):
+        moments = stationary_moments(problem, scheme, integrator, step_size, batch_size)
         return np.diagonal((moments.period_end if at_ends else moments.averaged)[1])
 
-    def excess(**options):
-        found = factor * rates * (variances(scheme, **options) - variances("full_batch", **options))
+    def excess(integrator):
+        found = factor * rates * (variances(scheme, integrator) - variances(FullBatch(), integrator))
         return np.log(np.maximum(found, np.finfo(float).eps))
 
-    if not kinetic:
-        return BiasCurve(np.log(times), np.zeros(1), excess()[None])
+    if not integrator.kinetic:
+        return BiasCurve(np.log(times), np.zeros(1), excess(integrator)[None])
     dampings = np.geomspace(1e-3, 50, 16)
-    return BiasCurve(np.log(times), np.log(dampings), np.stack([excess(friction=float(g)) for g in dampings]))
+    with_friction = [replace(integrator, friction=float(damping)) for damping in dampings]  # type: ignore[type-var]
+    return BiasCurve(np.log(times), np.log(dampings), np.stack([excess(damped) for damped in with_friction]))
 
 
 def _fewer_rows(num_rows: int, batch_size: int) -> tuple[int, int]:
@@ -109,11 +122,12 @@ def _fewer_rows(num_rows: int, batch_size: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What decides the bias besides the rates; names as in ``linear_gaussian``.
+class Discretisation:
+    """What decides the bias besides the rates.
 
     Attributes:
-        scheme, integrator: names.
+        scheme: one that ``linear_gaussian`` knows.
+        integrator: likewise; the friction is apart.
         num_rows, batch_size: N and B.
         at_ends: whether draws are recorded at the ends of the scheme's periods.
         temperature: T.
@@ -121,8 +135,8 @@ class Setting:
         tolerance: what the relative error of the variance may be.
     """
 
-    scheme: str
-    integrator: str
+    scheme: NamedScheme
+    integrator: NamedIntegrator
     num_rows: int
     batch_size: int
     at_ends: bool
@@ -133,12 +147,12 @@ class Setting:
     @property
     def kinetic(self) -> bool:
         """Whether the integrator has velocities."""
-        return self.integrator in KINETIC
+        return self.integrator.kinetic
 
     @property
     def batches(self) -> float:
         """R = N/B."""
-        return 1.0 if self.scheme == "full_batch" else self.num_rows / self.batch_size
+        return 1.0 if isinstance(self.scheme, FullBatch) else self.num_rows / self.batch_size
 
     @property
     def largest_step(self) -> float:
@@ -148,10 +162,10 @@ class Setting:
     def bias(self, step_size, friction, rates: Rates) -> tuple[Array, Array]:
         """Relative error of the variance in the fastest direction, and shift of the mean in posterior sds."""
         rate = jnp.sqrt(rates.fastest) if self.kinetic else rates.fastest
-        step, reshuffled = step_size * rate, self.scheme not in MEMORYLESS
+        step, reshuffled = step_size * rate, self.scheme.redraws != "step"
         scale = step_size**2 * (self.batches + 1) / 6 if self.kinetic else step_size / 2
-        own = {"euler_maruyama": step / (2 - step), "ubu": step**2 / 6}.get(self.integrator, 0.0)
-        if self.scheme == "full_batch":
+        own = self.integrator.variance_error(step)
+        if isinstance(self.scheme, FullBatch):
             return own + 0 * step, 0 * step
         curve = bias_curve(self.scheme, self.integrator, self.num_rows, self.batch_size, self.at_ends)
         noise = rates.noise * self.minibatch_noise + rates.hessian_noise / (self.batches * rates.fastest**2)
@@ -168,9 +182,3 @@ class Setting:
         bias, shift = self.bias(steps, friction, rates)
         within = (bias <= self.tolerance) & (shift <= SHIFT * self.tolerance)
         return steps[jnp.maximum(jnp.sum(jnp.cumprod(within)) - 1, 0)]
-
-
-def name_of(component: Any) -> str:
-    """``random_reshuffle`` for a ``RandomReshuffle()``, ``baoab`` for a ``BAOAB()``."""
-    name = type(component).__name__
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
