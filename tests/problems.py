@@ -8,7 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from sgworld_numpyro.linear_gaussian import LinearGaussian, gaussian_mean
+from sgworld_numpyro.linear_gaussian import LinearGaussian, gaussian_mean, linear_regression
 
 
 class Problem(NamedTuple):
@@ -33,6 +33,21 @@ def anisotropic_mean(batch_size: int, rows: int = 200) -> Problem:
 
     exact = gaussian_mean(x.astype(np.float64), noise, np.zeros(2), 100 * np.eye(2))
     return Problem(model, (jnp.asarray(x),), exact)
+
+
+def misspecified_regression(batch_size, rows=60, bend=0.0):
+    """Rows of unequal Hessians, whose noise grows with the predictor, and of which the model misses a bend."""
+    rng = np.random.default_rng(4)
+    x = np.stack([np.ones(rows), rng.exponential(size=rows)], 1).astype(np.float32)
+    y = (x @ [0.5, 1.0] + bend * x[:, 1] ** 2 + (0.3 + x[:, 1]) * rng.normal(size=rows)).astype(np.float32)
+
+    def model(x, y):
+        w = numpyro.sample("w", dist.Normal(0, 3).expand([2]).to_event(1))
+        with numpyro.plate("rows", rows, subsample_size=batch_size):
+            xb, yb = numpyro.subsample(x, event_dim=1), numpyro.subsample(y, event_dim=0)
+            numpyro.sample("obs", dist.Normal(xb @ w, 1.0), obs=yb)
+
+    return Problem(model, (x, y), linear_regression(x, y, 1.0, 3.0))
 
 
 class Measured(NamedTuple):

@@ -9,9 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from models import HELD_OUT, ROWS, WITH_NAN, X, Y, gaussian_mean, linear, masked_nan, rows
 from numpyro.contrib.control_flow import cond, scan
-from numpyro.infer import MCMC
 
 from sgworld_numpyro import (
     BAOAB,
@@ -25,17 +23,8 @@ from sgworld_numpyro import (
     ModelError,
     RandomReshuffle,
 )
-
-
-def run(kernel, *args, num_samples=3, num_warmup=0, progress_bar=False, num_chains=1, **kwargs):
-    options = {} if num_chains == 1 else {"chain_method": "vectorized"}
-    options |= {"chain_method": kwargs.pop("chain_method")} if "chain_method" in kwargs else {}
-    mcmc = MCMC(kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, **options)
-    mcmc.progress_bar = progress_bar  # the environment of a continuous integration may have turned it off
-    mcmc.run(jax.random.key(0), *args, **kwargs)
-    jax.block_until_ready(mcmc.get_samples())
-    jax.effects_barrier()
-    return mcmc
+from tests.models import HELD_OUT, ROWS, WITH_NAN, X, Y, gaussian_mean, linear, masked_nan, rows
+from tests.runs import make, run
 
 
 def subsample(y):
@@ -397,8 +386,7 @@ def test_divergence_is_said_at_once(chains, progress_bar):
 
 def test_every_run_with_a_progress_bar_says_it():
     """The second run is compiled already: all its samples take less time than the bar between two looks."""
-    mcmc = MCMC(SGWORLD(gaussian_mean, 3 * LARGEST), num_warmup=0, num_samples=40)
-    mcmc.progress_bar = True
+    mcmc = make(SGWORLD(gaussian_mean, 3 * LARGEST), num_samples=40, progress_bar=True)
     for key in range(2):
         with pytest.warns(DivergenceWarning):
             mcmc.run(jax.random.key(key), Y)

@@ -3,10 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
-from numpyro.infer import MCMC
 
 from sgworld_numpyro import (
     BAOAB,
@@ -23,26 +20,12 @@ from sgworld_numpyro import (
     WithReplacement,
 )
 from sgworld_numpyro.gradients import Anchor
-from sgworld_numpyro.linear_gaussian import control_variate, linear_regression, stationary_moments
-from tests.problems import Problem, anisotropic_mean, measure
+from sgworld_numpyro.linear_gaussian import control_variate, stationary_moments
+from tests.problems import anisotropic_mean, measure, misspecified_regression
+from tests.runs import field, run
 
 pytestmark = pytest.mark.laws
 STANDARD_ERRORS = 5
-
-
-def misspecified_regression(batch_size, rows=60, bend=0.0):
-    """Rows of unequal Hessians, whose noise grows with the predictor, and of which the model misses a bend."""
-    rng = np.random.default_rng(4)
-    x = np.stack([np.ones(rows), rng.exponential(size=rows)], 1).astype(np.float32)
-    y = (x @ [0.5, 1.0] + bend * x[:, 1] ** 2 + (0.3 + x[:, 1]) * rng.normal(size=rows)).astype(np.float32)
-
-    def model(x, y):
-        w = numpyro.sample("w", dist.Normal(0, 3).expand([2]).to_event(1))
-        with numpyro.plate("rows", rows, subsample_size=batch_size):
-            xb, yb = numpyro.subsample(x, event_dim=1), numpyro.subsample(y, event_dim=0)
-            numpyro.sample("obs", dist.Normal(xb @ w, 1.0), obs=yb)
-
-    return Problem(model, (x, y), linear_regression(x, y, 1.0, 3.0))
 
 
 def test_the_estimate_is_the_change_since_the_anchor():
@@ -67,16 +50,10 @@ def test_the_anchor_is_near_the_mode_with_the_gradient_of_all_rows():
 
 
 def draws_of(problem, kernel, samples, chains=8):
-    mcmc = MCMC(
-        kernel,
-        num_warmup=100,
-        num_samples=samples,
-        num_chains=chains,
-        chain_method="vectorized",
-        progress_bar=False,
+    mcmc = run(
+        kernel, *problem.data, num_warmup=100, num_samples=samples, num_chains=chains, extra_fields=("position",)
     )
-    mcmc.run(jax.random.key(0), *problem.data, extra_fields=("position",))
-    return np.asarray(mcmc.get_extra_fields(group_by_chain=True)["position"]), mcmc.last_state
+    return field(mcmc), mcmc.last_state
 
 
 @pytest.mark.parametrize("kernel", [SGLD, SGWORLD], ids=["with_replacement", "random_reshuffle"])

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.diagnostics import effective_sample_size, gelman_rubin
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import NUTS
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.preprocessing import StandardScaler
 
@@ -17,6 +16,7 @@ from sgworld_numpyro import SGWORLD
 from sgworld_numpyro.linear_gaussian import linear_regression
 from sgworld_numpyro.model.handlers import FullDataModel
 from tests.problems import anisotropic_mean
+from tests.runs import run
 
 TOLERANCE = 0.02  # the default of bias_tolerance
 MEAN_TOLERANCE = 0.1  # posterior sds
@@ -123,8 +123,7 @@ def reference(problem):
         sd = np.sqrt(np.diag(problem.exact.covariance))
         return Moments(problem.exact.mean, sd, np.zeros_like(sd), np.zeros_like(sd))
     kernel = NUTS(FullDataModel(problem.model), target_accept_prob=0.9)
-    nuts = MCMC(kernel, num_warmup=1000, num_samples=8000, num_chains=2, chain_method="vectorized", progress_bar=False)
-    nuts.run(jax.random.key(1), *problem.data)
+    nuts = run(kernel, *problem.data, num_warmup=1000, num_samples=8000, num_chains=2, key=1)
     return moments(nuts.get_samples(group_by_chain=True))[1]
 
 
@@ -133,15 +132,7 @@ def reference(problem):
 def test_defaults(make):
     problem = make()
     kernel = SGWORLD(problem.model)
-    mcmc = MCMC(
-        kernel,
-        num_warmup=200,
-        num_samples=problem.samples,
-        num_chains=4,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
-    mcmc.run(jax.random.key(0), *problem.data)
+    mcmc = run(kernel, *problem.data, num_warmup=200, num_samples=problem.samples, num_chains=4)
     x, found = moments(mcmc.get_samples(group_by_chain=True))
     steps = kernel.minibatch_rows(mcmc.last_state)["rows"].shape[-2]
     r_hat = gelman_rubin(x).max()

@@ -5,11 +5,9 @@ import json
 import re
 
 import arviz as az
-import jax
 import numpy as np
 import pytest
 import xarray as xr
-from numpyro.infer import MCMC
 from scipy.stats import t as student
 
 from sgworld_numpyro import (
@@ -26,6 +24,7 @@ from sgworld_numpyro.diagnostics import monte_carlo, saved_run, theory
 from sgworld_numpyro.diagnostics.__main__ import main
 from sgworld_numpyro.linear_gaussian import gaussian_mean, relative_covariance_error, stationary_moments
 from tests.problems import anisotropic_mean
+from tests.runs import run
 
 CHAINS, DRAWS = 4, 2500
 OSCILLATION = np.array([[0.7, -0.4], [0.4, 0.7]])
@@ -274,15 +273,8 @@ def test_what_a_run_records_is_read(tmp_path):
     """From the sampler to the verdict, through ArviZ and netCDF: SGLD whose excess is known."""
     problem = anisotropic_mean(20)
     h = 0.6 / 10 / np.linalg.eigvalsh(problem.exact.hessian).max()
-    mcmc = MCMC(
-        SGLD(problem.model, h, subsampling=IndependentBatches()),
-        num_warmup=60,
-        num_samples=500,
-        num_chains=8,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
-    mcmc.run(jax.random.key(0), *problem.data, extra_fields=TEMPERATURES)
+    kernel = SGLD(problem.model, h, subsampling=IndependentBatches())
+    mcmc = run(kernel, *problem.data, num_warmup=60, num_samples=500, num_chains=8, extra_fields=TEMPERATURES)
     path = tmp_path / "run.nc"
     to_inference_data(mcmc).to_netcdf(path)
     verdict = examine("has_it_the_right_spread", saved_run.load(path))

@@ -1,7 +1,6 @@
 """Linear dynamics, circulation, entropy production and the fluctuation theorems, on chains with exact answers."""
 
 import numpy as np
-import problems
 import pytest
 from scipy.stats import binom
 
@@ -16,6 +15,7 @@ from sgworld_numpyro.nonequilibrium import (
     probability_current,
     uncertainty_relation,
 )
+from tests import problems
 
 CHAINS = {
     "driven OU": problems.driven_ou,

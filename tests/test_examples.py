@@ -10,9 +10,9 @@ import arviz as az
 import jax
 import numpy as np
 import pytest
-from numpyro.infer import MCMC
 
 from sgworld_numpyro import SGWORLD, datasets, predictor
+from tests import runs
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SETTINGS = {"scheme", "integrator", "step_size", "batch_size", "num_rows", "steps_per_sample"}
@@ -226,8 +226,8 @@ def test_the_convolutional_network_is_a_model_too(tmp_path, monkeypatch):
     model = example["make_model"](network, scales, 20, digits.train_images.shape[1:])
     predict = predictor(model, digits.test_images, sites="probability")
     kernel = SGWORLD(model, 0.1 / len(digits.train_images), keep=predict)
-    mcmc = MCMC(kernel, num_warmup=0, num_samples=8, progress_bar=False)
-    mcmc.run(jax.random.key(1), digits.train_images, digits.train_labels.astype(np.int32), init_params=start)
+    labels = digits.train_labels.astype(np.int32)
+    mcmc = runs.run(kernel, digits.train_images, labels, num_samples=8, key=1, init_params=start)
     probability = mcmc.get_samples()["probability"][-1]
     assert example["scores"](np.asarray(probability), digits.test_labels)["accuracy"] > 0.5
     assert {site: value.shape for site, value in mcmc.last_state.z.items()} == {k: v.shape for k, v in start.items()}

@@ -10,10 +10,11 @@ import pytest
 import scipy.sparse
 import xarray as xr
 from jax.experimental import sparse
-from models import ROWS, X, Y, linear, rows
-from numpyro.infer import MCMC, log_likelihood
+from numpyro.infer import log_likelihood
 
 from sgworld_numpyro import SGWORLD, ModelError
+from tests.models import ROWS, X, Y, linear, rows
+from tests.runs import run
 
 
 class Tensor:
@@ -36,8 +37,7 @@ class Tensor:
 
 
 def draws(model, *data, **options):
-    mcmc = MCMC(SGWORLD(model, 1e-3), num_warmup=0, num_samples=3, progress_bar=False)
-    mcmc.run(jax.random.key(0), *data, **options)
+    mcmc = run(SGWORLD(model, 1e-3), *data, num_samples=3, **options)
     return mcmc, mcmc.get_samples()["w"]
 
 

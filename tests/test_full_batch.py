@@ -6,26 +6,18 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from models import BATCH, ROWS, X, Y, gaussian_mean, linear, rows
-from numpyro.infer import MCMC
-from test_model_shapes import a_column_of_means, dedented
 
 from sgworld_numpyro import SGWORLD, FullBatch, LeimkuhlerMatthews, ModelError, to_inference_data, tuning_report
+from tests.models import BATCH, ROWS, X, Y, gaussian_mean, linear, rows
+from tests.runs import run
+from tests.test_model_shapes import a_column_of_means, dedented
 
 SIGMAS = 5
 
 
-def run(model, *data, step_size=1e-2, num_samples=3, num_chains=1, **options):
-    mcmc = MCMC(
-        SGWORLD(model, step_size, subsampling=FullBatch(), **options),
-        num_warmup=20,
-        num_samples=num_samples,
-        num_chains=num_chains,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
-    mcmc.run(jax.random.key(0), *data)
-    return mcmc
+def run_on_all(model, *data, step_size=1e-2, num_samples=3, num_chains=1, **options):
+    kernel = SGWORLD(model, step_size, subsampling=FullBatch(), **options)
+    return run(kernel, *data, num_warmup=20, num_samples=num_samples, num_chains=num_chains)
 
 
 def without_a_plate(x, y):
@@ -43,8 +35,8 @@ def whole_plate(x, y):
 @pytest.mark.parametrize("model", [without_a_plate, whole_plate, dedented])
 def test_any_model_is_sampled_on_all_its_data(model):
     """One chain, whatever plates there are; with a subsampled one it is that of its plate at all rows."""
-    found = run(model, X, Y).get_samples()
-    np.testing.assert_allclose(found["w"], run(linear, X, Y).get_samples()["w"], rtol=1e-5, atol=1e-6)
+    found = run_on_all(model, X, Y).get_samples()
+    np.testing.assert_allclose(found["w"], run_on_all(linear, X, Y).get_samples()["w"], rtol=1e-5, atol=1e-6)
     if model is whole_plate:
         np.testing.assert_allclose(found["mean"], found["w"] @ X.T, rtol=1e-4, atol=1e-5)
 
@@ -61,7 +53,7 @@ def test_local_latents_have_their_exact_posterior():
     """mu given y is Gaussian: y_i is N(mu, 3/2) given mu. With Leimkuhler-Matthews the draws have no bias."""
     precision = 1 + ROWS / 1.5
     mean = Y.astype(float).sum() / 1.5 / precision
-    mcmc = run(local_latents, Y, step_size=0.02, num_samples=4000, num_chains=8, integrator=LeimkuhlerMatthews())
+    mcmc = run_on_all(local_latents, Y, step_size=0.02, num_samples=4000, num_chains=8, integrator=LeimkuhlerMatthews())
     draws = mcmc.get_samples(group_by_chain=True)
     assert draws["z"].shape == (8, 4000, ROWS)
     mu, z = np.asarray(draws["mu"], float), np.asarray(draws["z"], float)
@@ -78,7 +70,7 @@ def test_local_latents_have_their_exact_posterior():
 
 
 def test_it_is_tuned_stored_and_compared_like_any_run():
-    mcmc = run(without_a_plate, X, Y, step_size=None, num_samples=100, num_chains=2)
+    mcmc = run_on_all(without_a_plate, X, Y, step_size=None, num_samples=100, num_chains=2)
     assert "step size" in str(tuning_report(mcmc))
     data = to_inference_data(mcmc, log_likelihood=True)
     w = np.asarray(data["posterior"]["w"])
@@ -105,10 +97,10 @@ def summed(y):
 )
 def test_what_is_wrong_on_all_data_is_refused(model, data, message):
     with pytest.raises(ModelError, match=message):
-        run(model, *data)
+        run_on_all(model, *data)
 
 
 def test_where_there_are_minibatches_the_message_offers_it():
     with pytest.raises(ModelError, match=r"(?s)no subsampled plate.*subsampling=FullBatch\(\)"):
         SGWORLD(without_a_plate, 1e-2).init(jax.random.key(0), 0, None, (X, Y), {})
-    assert run(gaussian_mean, Y, BATCH).get_samples()["mu"].shape == (3,)
+    assert run_on_all(gaussian_mean, Y, BATCH).get_samples()["mu"].shape == (3,)

@@ -8,34 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
-from models import BATCH, CASES, ROWS, X, Y, linear, linear_by_index, users_and_items
-from numpyro.infer import MCMC, Predictive, log_likelihood
+from numpyro.infer import Predictive, log_likelihood
 
 from benchmarks import workloads
 from sgworld_numpyro import SGWORLD
 from sgworld_numpyro.chain import data as chain_data
+from tests.models import BATCH, CASES, ROWS, X, Y, linear, linear_by_index, users_and_items
+from tests.runs import run
 
 CHAINS, DRAWS = 2, 50
 FIELDS = ("position", "potential_energy", "step_size")
 
 
-def run(model, *args, num_chains=CHAINS, chain_method="vectorized", extra_fields=()):
-    options = {"chain_method": chain_method} if num_chains > 1 else {}
-    mcmc = MCMC(
-        SGWORLD(model, 1e-3),
-        num_warmup=2,
-        num_samples=DRAWS,
-        num_chains=num_chains,
-        progress_bar=False,
-        **options,
-    )
-    mcmc.run(jax.random.key(0), *args, extra_fields=extra_fields)
-    return mcmc
+def run_of(model, *args, num_chains=CHAINS, **options):
+    return run(SGWORLD(model, 1e-3), *args, num_warmup=2, num_samples=DRAWS, num_chains=num_chains, **options)
 
 
 @pytest.fixture(scope="module")
 def mcmc():
-    return run(linear, X, Y, extra_fields=FIELDS)
+    return run_of(linear, X, Y, extra_fields=FIELDS)
 
 
 def log_densities(samples):
@@ -105,7 +96,7 @@ def outside_and_inside(x, y):
 
 def test_deterministic_sites_of_rows_come_back_in_predictions():
     """They are not collected, since a draw would hold those of a minibatch."""
-    mcmc = run(outside_and_inside, X, Y)
+    mcmc = run_of(outside_and_inside, X, Y)
     samples = mcmc.get_samples()
     np.testing.assert_allclose(samples["norm"], np.linalg.norm(samples["w"], axis=-1), rtol=1e-6)
     assert set(az.from_numpyro(mcmc)["posterior"].data_vars) == {"w", "norm"}
@@ -136,7 +127,7 @@ def test_print_summary(mcmc, capsys):
     ("num_chains", "chain_method"), [(1, "parallel"), (CHAINS, "vectorized"), (CHAINS, "sequential")]
 )
 def test_extra_fields(num_chains, chain_method):
-    mcmc = run(linear, X, Y, num_chains=num_chains, chain_method=chain_method, extra_fields=FIELDS)
+    mcmc = run_of(linear, X, Y, num_chains=num_chains, chain_method=chain_method, extra_fields=FIELDS)
     extra = mcmc.get_extra_fields(group_by_chain=True)
     shape = (num_chains, DRAWS)
     assert {name: value.shape for name, value in extra.items()} == {

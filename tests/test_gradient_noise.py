@@ -36,30 +36,16 @@ from sgworld_numpyro.landscape import (
 )
 from sgworld_numpyro.model import blocks
 from sgworld_numpyro.model.blocks import sum_over_blocks
+from tests.tables import RESHUFFLED, SCHEMES, by_name, every_scheme
 
 DIM = 3
 X = np.array([0.3, -0.2, 0.5])
-SCHEMES = [
-    BatchReshuffle(),
-    Cyclic(),
-    FullBatch(),
-    IndependentBatches(),
-    RandomReshuffle(),
-    ShuffleOnce(),
-    SymmetricReshuffle(),
-    WithReplacement(),
-]
-RESHUFFLED = [RandomReshuffle(), BatchReshuffle(), SymmetricReshuffle()]
 
 
 @pytest.fixture(autouse=True)
 def double_precision():
     with jax.enable_x64(True):
         yield
-
-
-def by_name(scheme):
-    return type(scheme).__name__
 
 
 def wavy(a, b, x, rows):
@@ -253,7 +239,7 @@ def all_batches(potential, scheme):
 
 
 @pytest.mark.parametrize(("rows", "batch"), [(6, 2), (5, 5), (5, 2)])
-@pytest.mark.parametrize("scheme", SCHEMES, ids=by_name)
+@every_scheme
 def test_covariance_over_all_batches(scheme, rows, batch):
     potential = nonlinear(rows, batch)
     expected = covariance(gradients_of(potential, all_batches(potential, scheme)))

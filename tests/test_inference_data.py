@@ -30,6 +30,7 @@ from sgworld_numpyro.diagnostics import what_did_it_cost
 from sgworld_numpyro.nonequilibrium import labelled
 from sgworld_numpyro.preconditioners import Diagonal
 from sgworld_numpyro.results.run_attributes import name_of
+from tests.runs import run
 
 ROWS = jnp.asarray(np.random.default_rng(0).normal(size=(60, 2)), jnp.float32)
 VERSIONS = {"sgworld_numpyro_version", "jax_version", "numpyro_version"}
@@ -49,16 +50,14 @@ def two_plates(x, y):
             numpyro.sample(f"obs_{name}", dist.Normal(mean, 1).to_event(1), obs=obs)
 
 
-def run(kernel, *data, draws=12, warmup=3, **options):
-    mcmc = MCMC(kernel, num_warmup=warmup, num_samples=draws, progress_bar=False, **options)
-    mcmc.run(jax.random.key(0), *(data or (ROWS,)), extra_fields=("i",))
-    return mcmc
+def run_on(kernel, *data, draws=12, warmup=3, **options):
+    return run(kernel, *(data or (ROWS,)), num_warmup=warmup, num_samples=draws, extra_fields=("i",), **options)
 
 
 @cache
 def a_run():
     """The simplest, of 12 draws."""
-    return run(SGWORLD(model, 1e-3))
+    return run_on(SGWORLD(model, 1e-3))
 
 
 def attrs_of(data, tmp_path):
@@ -121,7 +120,7 @@ def test_a_run_says_how_it_was_made(tmp_path):
     ],
 )
 def test_components_go_by_name(kernel, expected):
-    attrs = to_inference_data(run(kernel))["posterior"].attrs
+    attrs = to_inference_data(run_on(kernel))["posterior"].attrs
     assert {key: attrs[key] for key in expected} == expected
 
 
@@ -135,14 +134,14 @@ def test_names_of_classes(name, expected):
 
 def test_a_schedule_says_where_it_ended(tmp_path):
     schedule = welling_teh(a=1e-3, b=10.0)
-    attrs = attrs_of(to_inference_data(run(SGLD(model, schedule))), tmp_path)
+    attrs = attrs_of(to_inference_data(run_on(SGLD(model, schedule))), tmp_path)
     last_step = 15 * 6 - 1
     assert attrs["step_size"] == pytest.approx(schedule(last_step), rel=1e-5)  # single precision
     assert attrs["step_size_schedule"] == repr(schedule)
 
 
 def test_several_plates_are_listed(tmp_path):
-    data = to_inference_data(run(SGWORLD(two_plates, 1e-3, steps_per_sample=1), ROWS, ROWS[:20], draws=40))
+    data = to_inference_data(run_on(SGWORLD(two_plates, 1e-3, steps_per_sample=1), ROWS, ROWS[:20], draws=40))
     attrs = attrs_of(data, tmp_path)
     assert json.loads(attrs["plates"]) == {
         "xs": {"num_rows": 60, "batch_size": 10},
@@ -160,7 +159,7 @@ def test_several_plates_are_listed(tmp_path):
     ],
 )
 def test_draws_know_how_many_samples_were_taken(options, index_origin):
-    data = to_inference_data(run(SGWORLD(model, 1e-3), **options), index_origin=index_origin)
+    data = to_inference_data(run_on(SGWORLD(model, 1e-3), **options), index_origin=index_origin)
     attrs = data["posterior"].attrs
     taken = attrs["samples_before"] + (data["posterior"]["draw"].values + 1) * attrs["thinning"]
     counted = data["sample_stats"]["i"].values
@@ -170,7 +169,7 @@ def test_draws_know_how_many_samples_were_taken(options, index_origin):
 
 
 def test_a_resumed_run_knows_its_phase():
-    mcmc = run(SGWORLD(model, 1e-3, steps_per_sample=4), draws=10)
+    mcmc = run_on(SGWORLD(model, 1e-3, steps_per_sample=4), draws=10)
     mcmc.post_warmup_state = mcmc.last_state
     mcmc.run(mcmc.last_state.rng_key, ROWS, extra_fields=("i",))
     data = to_inference_data(mcmc)
@@ -200,9 +199,7 @@ def test_another_sampler_has_no_settings(tmp_path):
 
 
 def run_nuts(whole):
-    mcmc = MCMC(NUTS(whole), num_warmup=3, num_samples=12, progress_bar=False)
-    mcmc.run(jax.random.key(0), ROWS)
-    return mcmc
+    return run(NUTS(whole), ROWS, num_warmup=3, num_samples=12)
 
 
 def test_options_are_those_of_arviz():
@@ -230,7 +227,7 @@ def groups_and_modules(x, y):
 
 def test_dimensions_are_the_plates_and_slashes_are_dots(tmp_path):
     y = ROWS[:, 0]
-    mcmc = run(SGWORLD(groups_and_modules, 1e-3), ROWS, y, draws=10, num_chains=2, chain_method="vectorized")
+    mcmc = run_on(SGWORLD(groups_and_modules, 1e-3), ROWS, y, draws=10, num_chains=2, chain_method="vectorized")
     chosen = [0, 7, 59]
     data = to_inference_data(mcmc, log_likelihood=chosen, coords={"group": ["a", "b", "c"]})
     data.to_netcdf(tmp_path / "run.nc")
@@ -258,7 +255,7 @@ def test_slashes_of_a_scope_become_dots_and_rows_keep_their_labels(tmp_path):
         with numpyro.plate("rows", len(x), subsample_size=10) as rows:
             numpyro.sample("obs", dist.Normal(mean, 1).to_event(1), obs=x[rows])
 
-    mcmc = run(SGWORLD(scope(inside, prefix="net"), 1e-3), np.asarray(ROWS), draws=4)
+    mcmc = run_on(SGWORLD(scope(inside, prefix="net"), 1e-3), np.asarray(ROWS), draws=4)
     labels = [f"r{n}" for n in range(60)]
     data = to_inference_data(
         mcmc, log_likelihood=list(range(59, -1, -1)), coords={"net/rows": labels}, dims={"net/mean": ["net/axis"]}
@@ -299,7 +296,7 @@ def test_rows_that_are_not_there_are_refused(rows, message):
 
 
 def test_log_likelihood_of_several_plates(monkeypatch):
-    mcmc = run(SGWORLD(two_plates, 1e-3), ROWS, ROWS[:20], draws=4)
+    mcmc = run_on(SGWORLD(two_plates, 1e-3), ROWS, ROWS[:20], draws=4)
     found = to_inference_data(mcmc, log_likelihood={"ys": [1, 2]})["log_likelihood"]
     assert found["obs_xs"].shape == (1, 4, 60)
     assert list(found["ys"].values) == [1, 2]
@@ -311,7 +308,7 @@ def test_log_likelihood_of_several_plates(monkeypatch):
 
 
 def test_log_likelihood_wants_the_draws():
-    mcmc = run(
+    mcmc = run_on(
         SGWORLD(groups_and_modules, 1e-3, keep=lambda values: {"effect": values["effect"][:2]}), ROWS, ROWS[:, 0]
     )
     data = to_inference_data(mcmc, coords={"group": ["a", "b", "c"]})

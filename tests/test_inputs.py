@@ -1,6 +1,7 @@
 """Inputs that are unusual and right, and must give the right answer; and those that are wrong, and must be told."""
 
 import threading
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +9,18 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from models import ROWS, X, Y, gaussian_mean, linear, rows
 from numpyro.infer import MCMC, DiscreteGibbs, Gibbs
-from test_numpyro_interface import make, samples_of
 
 from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, ModelError
 from sgworld_numpyro.chain import caller
 from sgworld_numpyro.chain import data as chain_data
 from sgworld_numpyro.chain.engine import LAST_STEP
+from tests import runs
+from tests.models import ROWS, X, Y, gaussian_mean, linear, rows
+from tests.runs import samples_of
 
 KEY = jax.random.key(0)
+make = partial(runs.make, progress_bar=True)  # one compilation serves all runs of an MCMC
 
 
 # --- Keys, numbers of chains, samples and steps ---
@@ -181,7 +184,7 @@ def test_a_step_size_under_jit_and_vmap():
     """Under vmap to rounding, as XLA takes the sums of a batch in another order; nothing is left of the traces."""
 
     def run(step_size):
-        return samples_of(make(SGWORLD(gaussian_mean, step_size), 2, bar=False), Y)["mu"]
+        return samples_of(make(SGWORLD(gaussian_mean, step_size), 2, progress_bar=False), Y)["mu"]
 
     compiled, several = jax.jit(run)(1e-2), jax.vmap(run)(jnp.array([1e-2, 5e-3]))
     expected = run(1e-2)

@@ -11,10 +11,11 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax import lax
-from numpyro.infer import MCMC, NUTS, Gibbs
+from numpyro.infer import NUTS, Gibbs
 
 from sgworld_numpyro import SGWORLD, averages, predictor
 from sgworld_numpyro.chain.kept import Keeping
+from tests.runs import make, run
 
 X = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
 Y = (X @ np.float32([1, -1])).astype(np.float32)
@@ -30,18 +31,9 @@ def model(x, y=None):
 
 
 @cache
-def run(chains=1, method="vectorized", warmup=5, draws=12, thinning=1, **options):
-    mcmc = MCMC(
-        SGWORLD(model, 1e-3, **options),
-        num_warmup=warmup,
-        num_samples=draws,
-        num_chains=chains,
-        chain_method=method,
-        thinning=thinning,
-        progress_bar=False,
-    )
-    mcmc.run(jax.random.key(1), X, Y)
-    return mcmc
+def run_of(chains=1, method="vectorized", warmup=5, draws=12, thinning=1, **options):
+    sizes = {"num_warmup": warmup, "num_samples": draws, "num_chains": chains, "thinning": thinning}
+    return run(SGWORLD(model, 1e-3, **options), X, Y, chain_method=method, key=1, **sizes)
 
 
 predict = predictor(model, NEW, sites="mean")
@@ -53,8 +45,8 @@ def both(values):
 
 @pytest.mark.parametrize(("chains", "method"), [(1, "sequential"), (3, "vectorized"), (3, "sequential")])
 def test_what_is_kept_and_averaged_is_of_the_draws(chains, method):
-    draws = run(chains, method).get_samples(group_by_chain=True)
-    mcmc = run(chains, method, keep=predict, average=both)
+    draws = run_of(chains, method).get_samples(group_by_chain=True)
+    mcmc = run_of(chains, method, keep=predict, average=both)
     kept, found = mcmc.get_samples(group_by_chain=True), averages(mcmc)["both"]
     assert kept.keys() == {"mean"}
     np.testing.assert_allclose(kept["mean"], np.einsum("cds,ns->cdn", draws["w"], NEW), rtol=1e-4, atol=1e-5)
@@ -74,16 +66,16 @@ def test_what_is_kept_and_averaged_is_of_the_draws(chains, method):
 
 
 def test_averages_count_what_thinning_leaves_out_and_not_the_warm_up():
-    draws = run().get_samples()["w"]
-    mcmc = run(thinning=4, average=lambda v: {"w": v["w"]})
+    draws = run_of().get_samples()["w"]
+    mcmc = run_of(thinning=4, average=lambda v: {"w": v["w"]})
     assert mcmc.get_samples()["w"].shape == (3, 2)
     assert mcmc.last_state.kept.draws == 12
     np.testing.assert_allclose(averages(mcmc)["w"].mean, np.mean(draws, 0, dtype=float), rtol=1e-5)
 
 
 def test_averages_go_on_when_a_run_is_resumed():
-    whole = run(draws=26, average=predict)
-    mcmc = run(draws=13, average=predict)
+    whole = run_of(draws=26, average=predict)
+    mcmc = run_of(draws=13, average=predict)
     mcmc.post_warmup_state = mcmc.last_state
     mcmc.run(mcmc.last_state.rng_key, X, Y)
     np.testing.assert_array_equal(averages(mcmc)["mean"].mean, averages(whole)["mean"].mean)
@@ -97,14 +89,14 @@ def test_a_run_goes_on_only_with_the_same_kernel():
         ({"average": both}, {"average": predict}, "made both, and this kernel's makes mean"),
         ({"average": both}, {}, "makes nothing"),
     ):
-        mcmc = MCMC(SGWORLD(model, 1e-3, **after), num_warmup=5, num_samples=12, progress_bar=False)
-        mcmc.post_warmup_state = run(**before).last_state
+        mcmc = make(SGWORLD(model, 1e-3, **after), num_warmup=5, num_samples=12)
+        mcmc.post_warmup_state = run_of(**before).last_state
         with pytest.raises(ValueError, match=message):
             mcmc.run(jax.random.key(0), X, Y)
 
 
 def test_the_warm_up_is_kept_too_if_it_is_collected():
-    mcmc = MCMC(SGWORLD(model, 1e-3, keep=both, average=both), num_warmup=5, num_samples=12, progress_bar=False)
+    mcmc = make(SGWORLD(model, 1e-3, keep=both, average=both), num_warmup=5, num_samples=12)
     mcmc.warmup(jax.random.key(1), X, Y, collect_warmup=True)
     kept = mcmc.get_samples()["both"]
     assert len(np.unique(kept, axis=0)) == 5
@@ -138,13 +130,8 @@ def test_predictions_are_all_of_the_new_data():
             )
             numpyro.deterministic("doubled", 2 * noisy)
 
-    mcmc = MCMC(
-        SGWORLD(centred, 1e-3, keep=predictor(centred, NEW, sites=["total", "twice"]), average=lambda v: {"w": v["w"]}),
-        num_warmup=0,
-        num_samples=1,
-        progress_bar=False,
-    )
-    mcmc.run(jax.random.key(0), X, Y)
+    keep = predictor(centred, NEW, sites=["total", "twice"])
+    mcmc = run(SGWORLD(centred, 1e-3, keep=keep, average=lambda v: {"w": v["w"]}), X, Y, num_samples=1)
     total = NEW.sum(0) @ averages(mcmc)["w"].mean
     np.testing.assert_allclose(mcmc.get_samples()["total"], [total], rtol=1e-5)
     np.testing.assert_allclose(mcmc.get_samples()["twice"], [2 * total], rtol=1e-5)
@@ -159,7 +146,7 @@ def test_gibbs_wants_latent_sites():
 
 
 def test_arviz_has_what_was_kept():
-    mcmc = run(2, draws=40, keep=predict)
+    mcmc = run_of(2, draws=40, keep=predict)
     data = az.from_numpyro(mcmc, log_likelihood=False)
     summary = az.summary(data)
     assert len(summary) == 5
@@ -180,13 +167,13 @@ def test_arviz_has_what_was_kept():
 )
 def test_what_cannot_be_kept_is_refused(argument, function, error, message):
     with pytest.raises(error, match=message):
-        run(**{argument: function})
+        run_of(**{argument: function})
 
 
 def test_without_averages_there_are_none():
     with pytest.raises(ValueError, match="averaged nothing"):
-        averages(run(draws=2))
-    mcmc = MCMC(SGWORLD(model, 1e-3, average=predict), num_warmup=4, num_samples=4, progress_bar=False)
+        averages(run_of(draws=2))
+    mcmc = make(SGWORLD(model, 1e-3, average=predict), num_warmup=4, num_samples=4)
     mcmc.warmup(jax.random.key(0), X, Y)
     with pytest.raises(ValueError, match="no draw was taken"):
         averages(mcmc)

@@ -1,15 +1,13 @@
 """The measures on ArviZ data: what a run recorded, which of its draws make a chain, and the names of coordinates."""
 
 import arviz as az
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import problems
 import pytest
 import xarray as xr
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import NUTS
 
 from sgworld_numpyro import SGD, SGLD, SGWORLD, RandomReshuffle, WithReplacement, to_inference_data
 from sgworld_numpyro.nonequilibrium import (
@@ -24,6 +22,8 @@ from sgworld_numpyro.nonequilibrium import (
     uncertainty_relation,
 )
 from sgworld_numpyro.nonequilibrium import recorded as recorded_runs
+from tests import problems
+from tests.runs import run
 
 
 def model(x):
@@ -40,19 +40,15 @@ def data():
     return jnp.asarray(rng.multivariate_normal([0, 0], [[1.0, 0.8], [0.8, 1.0]], size=200), jnp.float32)
 
 
-def run(kernel, data, draws=1500, chains=64, warmup=100):
-    mcmc = MCMC(
-        kernel, num_warmup=warmup, num_samples=draws, num_chains=chains, chain_method="vectorized", progress_bar=False
-    )
-    mcmc.run(jax.random.key(1), data)
-    return mcmc
+def run_on(kernel, data, draws=1500, chains=64, warmup=100):
+    return run(kernel, data, num_warmup=warmup, num_samples=draws, num_chains=chains, key=1)
 
 
 def test_sgworld_is_in_equilibrium_where_sgld_is_not(data):
     step_size = 1.0 / (20 * 800)  # R h λ = 1
     rates = {}
     for kernel in (SGLD, SGWORLD):
-        x = np.asarray(run(kernel(model, step_size), data).get_samples(group_by_chain=True)["mean"])
+        x = np.asarray(run_on(kernel(model, step_size), data).get_samples(group_by_chain=True)["mean"])
         rates[kernel] = entropy_production(x), circulation(x)
         assert check_assumptions(x).problems == ()
     driven, turning = rates[SGLD]
@@ -67,7 +63,7 @@ def test_sgworld_is_in_equilibrium_where_sgld_is_not(data):
 
 
 def test_labelled_measures_of_a_run(data, tmp_path):
-    idata = az.from_numpyro(run(SGLD(model, 1e-5), data, draws=400, chains=8), log_likelihood=False)
+    idata = az.from_numpyro(run_on(SGLD(model, 1e-5), data, draws=400, chains=8), log_likelihood=False)
     idata.to_netcdf(tmp_path / "run.nc")
     for source in (idata, az.from_netcdf(tmp_path / "run.nc")):
         x = labelled.positions(source)
@@ -101,8 +97,7 @@ def test_labelled_measures_of_a_run(data, tmp_path):
 
 
 def test_the_recorded_position_is_preferred(data):
-    mcmc = MCMC(SGLD(model, 1e-5), num_warmup=0, num_samples=20, progress_bar=False)
-    mcmc.run(jax.random.key(0), data, extra_fields=("position",))
+    mcmc = run(SGLD(model, 1e-5), data, num_samples=20, extra_fields=("position",))
     x = labelled.positions(az.from_numpyro(mcmc, log_likelihood=False))
     assert x["coordinate"].values.tolist() == ["position[0]", "position[1]"]
 
@@ -112,10 +107,7 @@ def test_any_sampler_will_do(data):
         mean = numpyro.sample("mean", dist.Normal(0, 10).expand([2]).to_event(1))
         numpyro.sample("obs", dist.Normal(mean, 1).to_event(1), obs=x)
 
-    mcmc = MCMC(
-        NUTS(whole), num_warmup=200, num_samples=500, num_chains=4, chain_method="vectorized", progress_bar=False
-    )
-    mcmc.run(jax.random.key(2), data)
+    mcmc = run(NUTS(whole), data, num_warmup=200, num_samples=500, num_chains=4, key=2)
     found = labelled.entropy_production(az.from_numpyro(mcmc, log_likelihood=False))
     assert float(found["p_value"]) > 0.01
 
@@ -149,7 +141,7 @@ def test_within_an_epoch_the_chain_is_not_markov(data):
     problems_of = {}
     for scheme in (RandomReshuffle(), WithReplacement()):
         kernel = SGD(model, 1.0 / (20 * 800), subsampling=scheme, steps_per_sample=1)
-        draws = run(kernel, data, draws=4000, warmup=2000).get_samples(group_by_chain=True)
+        draws = run_on(kernel, data, draws=4000, warmup=2000).get_samples(group_by_chain=True)
         problems_of[scheme] = check_assumptions(np.asarray(draws["mean"])).problems
     assert any("remembers more" in problem for problem in problems_of[RandomReshuffle()])
     assert problems_of[WithReplacement()] == ()
@@ -296,16 +288,8 @@ def test_the_position_has_the_draws_of_the_posterior():
 
 
 def test_mixed_phases_of_a_run_are_refused(data, tmp_path):
-    mcmc = MCMC(
-        SGWORLD(model, 1e-5, steps_per_sample=10),
-        num_warmup=5,
-        num_samples=101,
-        thinning=3,
-        num_chains=2,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
-    mcmc.run(jax.random.key(0), data, extra_fields=("position", "i"))
+    kernel, sizes = SGWORLD(model, 1e-5, steps_per_sample=10), {"num_warmup": 5, "num_samples": 101, "num_chains": 2}
+    mcmc = run(kernel, data, thinning=3, extra_fields=("position", "i"), **sizes)
     idata = to_inference_data(mcmc)
     idata.to_netcdf(tmp_path / "run.nc")
     for source in (idata, az.from_netcdf(tmp_path / "run.nc")):

@@ -6,8 +6,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from sgworld_numpyro import subsampling
-from sgworld_numpyro.integrators import BAOAB, INTEGRATORS, EulerMaruyama, LeimkuhlerMatthews, is_kinetic, named
+from sgworld_numpyro.integrators import BAOAB, EulerMaruyama, is_kinetic, named
 from sgworld_numpyro.linear_gaussian import (
     LinearGaussian,
     StationaryMoments,
@@ -31,15 +30,10 @@ from sgworld_numpyro.subsampling import (
     SymmetricReshuffle,
     WithReplacement,
 )
+from tests.tables import INTEGRATORS, OVERDAMPED, SCHEMES, by_name, every_scheme
 
-EM, LM = OVERDAMPED = EulerMaruyama(), LeimkuhlerMatthews()
-SCHEMES = [scheme() for scheme in subsampling.SCHEMES]
+EM, LM = OVERDAMPED
 SIGMAS = 5
-
-
-def by_name(value):
-    """The id of a scheme or an integrator; pytest's own for anything else."""
-    return getattr(value, "name", None)
 
 
 def well_specified(num_rows: int) -> LinearGaussian:
@@ -593,7 +587,7 @@ def test_what_an_integrator_says_of_its_own_error_is_in_its_law(kind):
 
 
 @pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
-@pytest.mark.parametrize("scheme", SCHEMES, ids=by_name)
+@every_scheme
 def test_unstable_step_size_names_the_largest_stable_one(scheme, equal):
     problem = small_problem(4, equal)
     limit = 2 / np.linalg.eigvalsh(problem.hessian).max()

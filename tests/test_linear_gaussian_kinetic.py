@@ -21,19 +21,15 @@ from sgworld_numpyro.subsampling import (
     SymmetricReshuffle,
     WithReplacement,
 )
+from tests.tables import KINETIC, OVERDAMPED, SCHEMES, by_name, every_scheme
 from tests.test_linear_gaussian import (
-    OVERDAMPED,
-    SCHEMES,
     all_row_hessians,
     batch_fluctuations,
     brute_orders,
-    by_name,
     small_problem,
     stable_step,
     well_specified,
 )
-
-KINETIC = BAOAB, UBU
 
 # --- The free flow and the integrators' own bias ---
 
@@ -358,7 +354,7 @@ def test_overdamped_integrators_refuse_friction(integrator):
         stationary_moments(small_problem(4, equal=True), FullBatch(), type(integrator)(friction=1.0), 0.01, 1)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=by_name)
+@every_scheme
 @pytest.mark.parametrize("kind", KINETIC, ids=by_name)
 def test_unstable_step_size_names_the_largest_stable_one(kind, scheme):
     problem = small_problem(4, equal=True)

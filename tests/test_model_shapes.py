@@ -14,7 +14,6 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax import lax
-from models import BATCH, GROUPS, HELD_OUT, ROWS, TABLE, X, Y, partition
 from numpyro.handlers import scale, scope
 from numpyro.infer.util import potential_energy
 
@@ -24,6 +23,7 @@ from sgworld_numpyro.chain.consistency import check_minibatches
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import HostArray
 from sgworld_numpyro.model.target import inspect_model
+from tests.models import BATCH, GROUPS, HELD_OUT, ROWS, TABLE, X, Y, partition
 
 # A sum of some hundred terms of order 100, rounded to 2**-24 each and added in any order
 FLOAT32 = 1e-5

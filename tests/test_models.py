@@ -10,7 +10,12 @@ import numpy as np
 import numpyro
 import pytest
 from jax.flatten_util import ravel_pytree
-from models import (
+from numpyro.infer import NUTS, init_to_median, init_to_sample, init_to_uniform, init_to_value
+from numpyro.infer.util import potential_energy
+
+from sgworld_numpyro import SGD, SGLD, SGWORLD, Cyclic, LeimkuhlerMatthews
+from sgworld_numpyro.model.target import Arguments, inspect_model
+from tests.models import (
     BATCH,
     CASES,
     LABELS,
@@ -26,32 +31,12 @@ from models import (
     partition,
     users_and_items,
 )
-from numpyro.infer import MCMC, NUTS, init_to_median, init_to_sample, init_to_uniform, init_to_value
-from numpyro.infer.util import potential_energy
-
-from sgworld_numpyro import SGD, SGLD, SGWORLD, Cyclic, LeimkuhlerMatthews
-from sgworld_numpyro.chain import data as chain_data
-from sgworld_numpyro.model.arguments import Arguments
-from sgworld_numpyro.model.target import inspect_model
+from tests.runs import run
 
 SIGMAS = 5
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 # A sum of some hundred terms of order 100, rounded to 2**-24 each and added in any order
 FLOAT32 = 1e-5
-
-
-def run(kernel, *args, num_samples=2, num_warmup=0, num_chains=1, key=0, jit_model_args=False, **kwargs):
-    mcmc = MCMC(
-        kernel,
-        num_warmup=num_warmup,
-        num_samples=num_samples,
-        num_chains=num_chains,
-        chain_method="vectorized",
-        progress_bar=False,
-        jit_model_args=jit_model_args,
-    )
-    mcmc.run(jax.random.key(key) if isinstance(key, int) else key, *args, **kwargs)
-    return mcmc
 
 
 def a_point(prototype):
@@ -214,7 +199,7 @@ import jax
 jax.config.update("jax_enable_x64", True)
 import numpy as np
 from numpyro.infer import MCMC
-from models import X, Y, linear, gaussian_mean
+from tests.models import X, Y, linear, gaussian_mean
 from sgworld_numpyro import SGD, SGWORLD, FullBatch
 x, y = X.astype(float), Y.astype(float)
 mcmc = MCMC(SGWORLD(linear, 1e-3), num_warmup=1, num_samples=4, num_chains=2, chain_method="vectorized",

@@ -1,7 +1,6 @@
 """What speaks against the linear description is found; projections; the relative Fisher decomposition; ArviZ data."""
 
 import numpy as np
-import problems
 import pytest
 
 from sgworld_numpyro.nonequilibrium import (
@@ -11,6 +10,7 @@ from sgworld_numpyro.nonequilibrium import (
     random_projection,
     relative_fisher_decomposition,
 )
+from tests import problems
 
 # Assumptions
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,15 +13,18 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from models import GROUPS, ROWS, X, Y, gaussian_mean, groups, linear, rows
-from numpyro.infer import MCMC, NUTS, DiscreteGibbs, Gibbs
+from numpyro.infer import NUTS, DiscreteGibbs, Gibbs
 
 from benchmarks import workloads
 from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, LeimkuhlerMatthews
 from sgworld_numpyro.chain import data as chain_data
+from tests import runs
+from tests.models import GROUPS, ROWS, X, Y, gaussian_mean, groups, linear, rows
+from tests.runs import samples_of
 
 SIGMAS = 5
 BATCH = 5  # does not divide the number of rows
+make = partial(runs.make, progress_bar=True)  # one compilation serves all runs of an MCMC
 KERNELS = {
     "sgld": lambda model: SGLD(model, 1e-2),
     "sgworld": lambda model: SGWORLD(model, 1e-2, steps_per_sample=7),
@@ -29,31 +33,10 @@ KERNELS = {
 }
 
 
-def make(kernel, num_samples, num_warmup=0, num_chains=1, chain_method="vectorized", bar=True, **options):
-    """With the progress bar, one compilation serves all runs of an MCMC."""
-    if num_chains > 1:
-        options["chain_method"] = chain_method
-    mcmc = MCMC(
-        kernel,
-        num_warmup=num_warmup,
-        num_samples=num_samples,
-        num_chains=num_chains,
-        progress_bar=not callable(chain_method),
-        **options,
-    )
-    mcmc.progress_bar = bar and not callable(chain_method)  # whatever the environment says
-    return mcmc
-
-
-def samples_of(mcmc, *args, key=0, **kwargs):
-    mcmc.run(jax.random.key(key) if isinstance(key, int) else key, *args, **kwargs)
-    return mcmc.get_samples(group_by_chain=True)
-
-
 def subprocess_output(code, **environment):
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         timeout=180,
@@ -89,7 +72,7 @@ def test_a_run_is_resumed_in_another_process(tmp_path):
 import pickle
 import numpy as np
 from numpyro.infer import MCMC
-from models import X, Y, linear
+from tests.models import X, Y, linear
 from sgworld_numpyro import SGWORLD, LeimkuhlerMatthews
 mcmc = MCMC({make_kernel}, num_warmup=0, num_samples=30)
 with open({str(path)!r}, "rb") as file:
@@ -106,7 +89,7 @@ def test_the_same_key_gives_the_same_chain_and_another_key_another():
     other = samples_of(mcmc, X, Y, key=1)["w"]
     np.testing.assert_array_equal(samples_of(mcmc, X, Y)["w"], first)
     assert not np.any(first == other)
-    np.testing.assert_array_equal(samples_of(make(SGWORLD(linear, 1e-2), 5, bar=False), X, Y)["w"], first)
+    np.testing.assert_array_equal(samples_of(make(SGWORLD(linear, 1e-2), 5, progress_bar=False), X, Y)["w"], first)
 
 
 def test_kernels_pickle_before_and_after_a_run():
@@ -126,7 +109,7 @@ def test_chain_methods_give_the_same_chains():
 import jax
 import numpy as np
 from numpyro.infer import MCMC
-from models import X, Y, linear
+from tests.models import X, Y, linear
 from sgworld_numpyro import SGWORLD
 samples = {}
 for method in ("sequential", "vectorized", "parallel", jax.vmap):
@@ -275,7 +258,7 @@ def test_data_changed_in_place_are_seen_by_the_next_run(scheme, hold_bytes, monk
     """As NUTS sees them without the progress bar, which compiles anew at every run."""
     monkeypatch.setattr(chain_data, "HOLD_BYTES", hold_bytes)
     y = Y.copy()
-    mcmc = make(SGD(gaussian_mean, 1e-2, subsampling=scheme, steps_per_sample=1), 2, bar=False)
+    mcmc = make(SGD(gaussian_mean, 1e-2, subsampling=scheme, steps_per_sample=1), 2, progress_bar=False)
     for _ in range(2):
         samples = samples_of(mcmc, y, len(y), init_params={"mu": jnp.float32(0.5)})["mu"]
         np.testing.assert_allclose(samples[0], descent(y, 0.5, 1e-2, 2), rtol=1e-5)
@@ -342,8 +325,7 @@ def test_vectorized_chains_are_the_sequential_ones_to_the_bit(workload):
     """Where no sum is taken in another order; elsewhere see the bound of the test above."""
     draws = {}
     for method in ("sequential", "vectorized"):
-        kernel = SGWORLD(workload.model, 1e-4)
-        mcmc = MCMC(kernel, num_warmup=2, num_samples=5, num_chains=2, chain_method=method, progress_bar=False)
-        mcmc.run(jax.random.key(0), *workload.data, extra_fields=("position",))
-        draws[method] = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["position"])
+        kernel, options = SGWORLD(workload.model, 1e-4), {"num_chains": 2, "chain_method": method}
+        mcmc = runs.run(kernel, *workload.data, num_warmup=2, num_samples=5, extra_fields=("position",), **options)
+        draws[method] = runs.field(mcmc)
     np.testing.assert_array_equal(draws["vectorized"], draws["sequential"])

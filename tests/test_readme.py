@@ -5,10 +5,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from numpyro.infer import MCMC
 
 from sgworld_numpyro import SGWORLD
 from tests.problems import anisotropic_mean
+from tests.runs import run
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -38,8 +38,7 @@ def test_contributing_examples_run():
         exec(compile(block, str(contributing), "exec"), names)
     problem = anisotropic_mean(20)
     kernel = SGWORLD(problem.model, 1e-5, subsampling=names["Systematic"](), integrator=names["HeavyBall"]())
-    mcmc = MCMC(kernel, num_warmup=10, num_samples=10, progress_bar=False)
-    mcmc.run(jax.random.key(0), *problem.data)
+    mcmc = run(kernel, *problem.data, num_warmup=10, num_samples=10)
     assert np.all(np.isfinite(np.asarray(mcmc.get_samples()["mean"])))
 
 

@@ -1,9 +1,7 @@
 """Temperatures of a run against the exact ones of its stationary law."""
 
-import jax
 import numpy as np
 import pytest
-from numpyro.infer import MCMC
 
 from sgworld_numpyro import (
     BAOAB,
@@ -21,6 +19,7 @@ from sgworld_numpyro import (
 )
 from sgworld_numpyro.linear_gaussian import stationary_moments
 from tests.problems import anisotropic_mean
+from tests.runs import run
 
 pytestmark = pytest.mark.laws
 STANDARD_ERRORS = 5
@@ -30,15 +29,8 @@ BATCH_SIZE, STEP_SIZE = 10, 5e-4
 
 def thermometers(kernel, problem, samples=2000, chains=16):
     """Mean and standard error, from the spread of the chains, by field."""
-    mcmc = MCMC(
-        kernel,
-        num_warmup=200,
-        num_samples=samples,
-        num_chains=chains,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
-    mcmc.run(jax.random.key(0), *problem.data, extra_fields=FIELDS)
+    sizes = {"num_warmup": 200, "num_samples": samples, "num_chains": chains}
+    mcmc = run(kernel, *problem.data, extra_fields=FIELDS, **sizes)
     means = {name: np.asarray(x, float).mean(1) for name, x in mcmc.get_extra_fields(group_by_chain=True).items()}
     return {name: (x.mean(), x.std(ddof=1) / np.sqrt(chains)) for name, x in means.items()}, mcmc.last_state
 

@@ -9,11 +9,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from models import CASES, X, Y, linear
 from numpyro.contrib.hsgp.laplacian import eigenfunctions
 from numpyro.contrib.hsgp.spectral_densities import diag_spectral_density_squared_exponential
 from numpyro.infer import MCMC
-from test_control_variate import misspecified_regression
 
 from sgworld_numpyro import (
     BAOAB,
@@ -50,7 +48,9 @@ from sgworld_numpyro.tuning.plan import Plan
 from sgworld_numpyro.tuning.refusal import problem_with
 from sgworld_numpyro.tuning.report import Report
 from sgworld_numpyro.tuning.step_size import Discretisation, _curve_of, bias_curve
-from tests.problems import anisotropic_mean, measure
+from tests.models import CASES, X, Y, linear
+from tests.problems import anisotropic_mean, measure, misspecified_regression
+from tests.runs import field, make, run
 
 TOLERANCE = 0.02
 
@@ -549,8 +549,7 @@ def test_chains_that_find_no_start_begin_at_the_best_one(monkeypatch):
     assert len(np.unique(state.position[:, 0])) == 3  # scattered all the same
     with pytest.raises(TuningError, match="not finite near the mode, in all chains"):
         kernel.init(random_keys(0, 3), 1, {"w": -jnp.ones((3, 2))}, problem.data, {})
-    mcmc = MCMC(kernel, num_warmup=1, num_samples=1, num_chains=3, chain_method="vectorized", progress_bar=False)
-    mcmc.run(jax.random.key(0), *problem.data, init_params=lost)
+    mcmc = run(kernel, *problem.data, num_warmup=1, num_samples=1, num_chains=3, init_params=lost)
     assert re.search("chains that failed to start.* 2$", str(tuning_report(mcmc)), re.MULTILINE)
 
 
@@ -575,8 +574,7 @@ def test_a_plate_of_one_row_or_two(kernel, rows):
         with numpyro.plate("rows", y.shape[0], subsample_size=1):
             numpyro.sample("obs", dist.Normal(mean, 1), obs=numpyro.subsample(y, event_dim=0))
 
-    mcmc = MCMC(kernel(model), num_warmup=200, num_samples=4000, num_chains=4, chain_method="vectorized")
-    mcmc.run(jax.random.key(0), y)
+    mcmc = run(kernel(model), y, num_warmup=200, num_samples=4000, num_chains=4)
     draws = np.asarray(mcmc.get_samples(group_by_chain=True)["mean"])[..., None]
     found, variance = measure(draws, y.sum() / (rows + 1)), 1 / (rows + 1)
     assert abs(found.mean).max() < 5 * found.mean_error.max()
@@ -591,17 +589,15 @@ class Run(NamedTuple):
     draws: np.ndarray
 
 
-def run(kernel, problem, samples=20, chains=1, chain_method="vectorized", key=0, bar=False):
-    mcmc = MCMC(
-        kernel, num_warmup=5, num_samples=samples, num_chains=chains, chain_method=chain_method, progress_bar=bar
-    )
-    mcmc.run(jax.random.key(key), *problem.data, extra_fields=("position", "step_size"))
-    return Run(mcmc, np.asarray(mcmc.get_extra_fields(group_by_chain=True)["position"]))
+def run_on(kernel, problem, samples=20, chains=1, **options):
+    sizes = {"num_warmup": 5, "num_samples": samples, "num_chains": chains}
+    mcmc = run(kernel, *problem.data, extra_fields=("position", "step_size"), **sizes, **options)
+    return Run(mcmc, field(mcmc))
 
 
 def test_vectorized_chains_share_what_was_learnt_and_start_apart():
     problem = misspecified_regression(6)
-    mcmc, draws = run(SGWORLD(problem.model), problem, chains=4)
+    mcmc, draws = run_on(SGWORLD(problem.model), problem, chains=4)
     assert mcmc.last_state.tuning.preconditioner.matrix.shape == (2, 2)
     assert mcmc.last_state.step_size.shape == (4,)
     assert mcmc.sampler.minibatch_rows(mcmc.last_state)["rows"].shape == (4, 10, 6)
@@ -612,7 +608,7 @@ def test_vectorized_chains_share_what_was_learnt_and_start_apart():
 
 def test_sequential_chains_are_tuned_each_for_itself():
     problem = misspecified_regression(6)
-    mcmc, draws = run(SGWORLD(problem.model, integrator=BAOAB()), problem, chains=2, chain_method="sequential")
+    mcmc, draws = run_on(SGWORLD(problem.model, integrator=BAOAB()), problem, chains=2, chain_method="sequential")
     assert np.isfinite(draws).all()
     assert mcmc.last_state.tuning.report.step_size.shape == (2,)
     np.testing.assert_allclose(*mcmc.last_state.step_size, rtol=0.3)
@@ -621,9 +617,9 @@ def test_sequential_chains_are_tuned_each_for_itself():
 
 def test_resuming_is_the_uninterrupted_run():
     problem = misspecified_regression(6)
-    whole = run(SGWORLD(problem.model, integrator=UBU()), problem, samples=30).draws
-    first = run(SGWORLD(problem.model, integrator=UBU()), problem, samples=10)
-    second = MCMC(first.mcmc.sampler, num_warmup=0, num_samples=20, progress_bar=False)
+    whole = run_on(SGWORLD(problem.model, integrator=UBU()), problem, samples=30).draws
+    first = run_on(SGWORLD(problem.model, integrator=UBU()), problem, samples=10)
+    second = make(first.mcmc.sampler, num_samples=20)
     second.post_warmup_state = first.mcmc.last_state
     second.run(first.mcmc.last_state.rng_key, *problem.data, extra_fields=("position",))
     np.testing.assert_array_equal(whole[0, 10:], second.get_extra_fields()["position"])
@@ -676,7 +672,7 @@ def test_edges(case):
     """Finite draws and a finite report, whatever is combined."""
     options, shape = (EDGES | MORE_EDGES)[case]
     problem = misspecified_regression(**({"batch_size": 6} | shape))
-    mcmc, draws = run(SGWORLD(problem.model, **options), problem, chains=2)
+    mcmc, draws = run_on(SGWORLD(problem.model, **options), problem, chains=2)
     report = mcmc.last_state.tuning.report
     assert np.isfinite(draws).all()
     assert np.isfinite([report.step_size, report.fastest_rate, mcmc.last_state.step_size[0]]).all()
@@ -714,7 +710,7 @@ def test_a_scheme_of_ones_own_is_expected_to_cancel_nothing():
 def test_what_was_chosen_is_readable():
     problem = misspecified_regression(6)
     kernel = SGWORLD(problem.model, integrator=BAOAB(), bias_tolerance=0.01)
-    mcmc, _ = run(kernel, problem)
+    mcmc, _ = run_on(kernel, problem)
     report = mcmc.last_state.tuning.report
     assert f"{float(report.step_size):.3g}" in str(tuning_report(mcmc))
     assert tuning_report(mcmc).step_size == report.step_size
@@ -726,11 +722,11 @@ def test_what_was_chosen_is_readable():
     assert attrs["predicted_bias"] == pytest.approx(float(report.predicted_bias))
     assert attrs["bias_tolerance"] == 0.01
     assert attrs["preconditioner"] == "dense"
-    untuned = tuning_report(run(SGWORLD(problem.model, 1e-3), problem).mcmc)
+    untuned = tuning_report(run_on(SGWORLD(problem.model, 1e-3), problem).mcmc)
     assert (untuned.tuned, untuned.step_size) == (False, np.float32(1e-3))
     assert re.match(r"Nothing was tuned.*\nstep size h +0.001$", str(untuned))
     with pytest.raises(ValueError, match="no state yet"):
-        tuning_report(MCMC(kernel, num_warmup=1, num_samples=1, progress_bar=False))
+        tuning_report(make(kernel, num_warmup=1, num_samples=1))
 
 
 def test_data_that_are_not_finite_are_named_first():

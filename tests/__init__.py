@@ -1,0 +1,1 @@
+"""Tests, and what they share: ``models`` to sample, ``problems`` with exact laws, ``runs`` and ``tables``."""
