@@ -8,9 +8,10 @@ import numpy as np
 from jax import lax, random
 
 from benchmarks.workloads import Workload
-from sgworld_numpyro import BatchReshuffle, Plate, RandomReshuffle
+from sgworld_numpyro import BatchReshuffle, RandomReshuffle
 from sgworld_numpyro.randomness.counter_rng import seed_words
 from sgworld_numpyro.randomness.noise import gaussian, three_point
+from sgworld_numpyro.subsampling import Plate
 
 
 def plain_scan(workload: Workload, steps: int) -> Callable:

@@ -26,7 +26,8 @@ from numpyro.infer import MCMC
 
 from benchmarks.loops import plain_scan, predrawn_scan
 from benchmarks.workloads import gaussian_mean, logistic_regression, mlp_classifier
-from sgworld_numpyro import SGWORLD, BatchReshuffle, EulerMaruyama, Plate, RandomReshuffle
+from sgworld_numpyro import SGWORLD, BatchReshuffle, EulerMaruyama, RandomReshuffle
+from sgworld_numpyro.subsampling import Plate
 
 compiling = 0.0
 

@@ -17,17 +17,15 @@ from sgworld_numpyro.gradients import ControlVariate, Minibatch
 from sgworld_numpyro.integrators import BAOAB, UBU, EulerMaruyama, LeimkuhlerMatthews
 from sgworld_numpyro.kernel import SGD, SGLD, SGWORLD, StochasticGradientKernel
 from sgworld_numpyro.model.requirements import ModelError
-from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity
 from sgworld_numpyro.results.inference_data import to_inference_data
 from sgworld_numpyro.results.predictions import Average, averages, predictor
 from sgworld_numpyro.results.versions import __version__
-from sgworld_numpyro.schedules import welling_teh
+from sgworld_numpyro.schedules import WellingTeh
 from sgworld_numpyro.subsampling import (
     BatchReshuffle,
     Cyclic,
     FullBatch,
     IndependentBatches,
-    Plate,
     RandomReshuffle,
     ShuffleOnce,
     SubsamplingScheme,
@@ -55,18 +53,14 @@ __all__ = [
     "BatchReshuffle",
     "ControlVariate",
     "Cyclic",
-    "Dense",
-    "Diagonal",
     "DivergenceWarning",
     "EulerMaruyama",
     "Extrapolation",
     "FullBatch",
-    "Identity",
     "IndependentBatches",
     "LeimkuhlerMatthews",
     "Minibatch",
     "ModelError",
-    "Plate",
     "RandomReshuffle",
     "SGState",
     "ShuffleOnce",
@@ -74,6 +68,7 @@ __all__ = [
     "SubsamplingScheme",
     "SymmetricReshuffle",
     "TuningError",
+    "WellingTeh",
     "WithReplacement",
     "__version__",
     "averages",
@@ -81,7 +76,6 @@ __all__ = [
     "predictor",
     "to_inference_data",
     "tuning_report",
-    "welling_teh",
 ]
 
 _LOADED_AT_FIRST_USE = ("datasets", "diagnostics", "landscape", "linear_gaussian", "nonequilibrium", "testing")

@@ -78,7 +78,7 @@ def check_tunable(step_size: Any, integrator: Any, temperature: float) -> None:
     if temperature == 0:
         raise ValueError(
             "step_size is missing. At temperature 0 there is no posterior to keep a bias from: give a positive number "
-            "h, or a schedule such as welling_teh(a=1e-3)."
+            "h, or a schedule such as WellingTeh(a=1e-3)."
         )
     if not knows_integrator(integrator):
         raise ValueError(

@@ -11,7 +11,7 @@ Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
 @dataclass(frozen=True)
-class welling_teh:
+class WellingTeh:
     """The decreasing schedule ``a (b + t) ** -gamma`` of Welling & Teh (2011, ICML), t counting inner steps.
 
     With 1/2 < gamma <= 1 the sum of the steps diverges and that of their squares does not, so the bias goes to
@@ -32,7 +32,7 @@ class welling_teh:
     def __post_init__(self):
         if not (self.a > 0 and self.b > 0 and 0.5 < self.gamma <= 1):
             raise ValueError(
-                f"welling_teh wants a > 0, b > 0 and 0.5 < gamma <= 1, got a={self.a}, b={self.b}, gamma={self.gamma}."
+                f"WellingTeh wants a > 0, b > 0 and 0.5 < gamma <= 1, got a={self.a}, b={self.b}, gamma={self.gamma}."
             )
 
     def __call__(self, step):

@@ -10,7 +10,6 @@ from sgworld_numpyro import (
     SGLD,
     SGWORLD,
     ControlVariate,
-    Dense,
     EulerMaruyama,
     FullBatch,
     LeimkuhlerMatthews,
@@ -21,6 +20,7 @@ from sgworld_numpyro import (
 )
 from sgworld_numpyro.gradients import Anchor
 from sgworld_numpyro.linear_gaussian import control_variate, stationary_moments
+from sgworld_numpyro.preconditioners import Dense
 from tests.problems import anisotropic_mean, measure, misspecified_regression
 from tests.runs import field, run
 

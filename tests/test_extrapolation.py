@@ -22,8 +22,8 @@ from sgworld_numpyro import (
     LeimkuhlerMatthews,
     ShuffleOnce,
     SymmetricReshuffle,
+    WellingTeh,
     WithReplacement,
-    welling_teh,
 )
 from sgworld_numpyro.extrapolation import Extrapolation, _bonferroni, _order_of, extrapolate
 from sgworld_numpyro.integrators import BAOAB, UBU
@@ -197,7 +197,7 @@ def test_what_moved_most_is_printed_first():
         (SGLD(PROBLEM.model, 1e-4), {"num_chains": 7}, "num_chains=7 is too few"),
         (SGLD(PROBLEM.model, 1e-4), {"samples": 1}, "num_samples=1"),
         (SGLD(PROBLEM.model, 1e-4), {"order": 0}, "order=0 must be positive"),
-        (SGLD(PROBLEM.model, welling_teh(a=1e-4)), {}, "one step size, which it halves"),
+        (SGLD(PROBLEM.model, WellingTeh(a=1e-4)), {}, "one step size, which it halves"),
         (SGWORLD(PROBLEM.model, 1e-4, steps_per_sample=2), {}, "no multiple of the scheme's period of 4 steps"),
         (SGWORLD(PROBLEM.model, 1e-4, temperature=0), {}, "At temperature 0"),
     ],

@@ -22,9 +22,9 @@ from sgworld_numpyro import (
     EulerMaruyama,
     FullBatch,
     LeimkuhlerMatthews,
+    WellingTeh,
     __version__,
     to_inference_data,
-    welling_teh,
 )
 from sgworld_numpyro.diagnostics import what_did_it_cost
 from sgworld_numpyro.nonequilibrium import labelled
@@ -133,7 +133,7 @@ def test_names_of_classes(name, expected):
 
 
 def test_a_schedule_says_where_it_ended(tmp_path):
-    schedule = welling_teh(a=1e-3, b=10.0)
+    schedule = WellingTeh(a=1e-3, b=10.0)
     attrs = attrs_of(to_inference_data(run_on(SGLD(model, schedule))), tmp_path)
     last_step = 15 * 6 - 1
     assert attrs["step_size"] == pytest.approx(schedule(last_step), rel=1e-5)  # single precision

@@ -17,7 +17,6 @@ from sgworld_numpyro import (
     Cyclic,
     EulerMaruyama,
     LeimkuhlerMatthews,
-    Plate,
     RandomReshuffle,
     ShuffleOnce,
     StochasticGradientKernel,
@@ -27,6 +26,7 @@ from sgworld_numpyro import (
 )
 from sgworld_numpyro.linear_gaussian import stationary_moments
 from sgworld_numpyro.preconditioners import Dense, Diagonal
+from sgworld_numpyro.subsampling import Plate
 from tests.problems import anisotropic_mean, measure
 
 SCHEMES = [scheme() for scheme in subsampling.SCHEMES]

@@ -8,7 +8,6 @@ from sgworld_numpyro import (
     SGLD,
     SGWORLD,
     ControlVariate,
-    Dense,
     EulerMaruyama,
     FullBatch,
     LeimkuhlerMatthews,
@@ -18,6 +17,7 @@ from sgworld_numpyro import (
     WithReplacement,
 )
 from sgworld_numpyro.linear_gaussian import stationary_moments
+from sgworld_numpyro.preconditioners import Dense
 from tests.problems import anisotropic_mean
 from tests.runs import run
 

@@ -21,12 +21,9 @@ from sgworld_numpyro import (
     BatchReshuffle,
     ControlVariate,
     Cyclic,
-    Dense,
-    Diagonal,
     DivergenceWarning,
     EulerMaruyama,
     FullBatch,
-    Identity,
     IndependentBatches,
     LeimkuhlerMatthews,
     Minibatch,
@@ -34,14 +31,15 @@ from sgworld_numpyro import (
     StochasticGradientKernel,
     SymmetricReshuffle,
     TuningError,
+    WellingTeh,
     WithReplacement,
     to_inference_data,
     tuning,
     tuning_report,
-    welling_teh,
 )
 from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moments
 from sgworld_numpyro.model.target import Target
+from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity
 from sgworld_numpyro.tuning.curvature import Rates
 from sgworld_numpyro.tuning.flat import Rise
 from sgworld_numpyro.tuning.plan import Plan
@@ -655,7 +653,7 @@ EDGES = {
     "batches that straddle": ({"subsampling": SymmetricReshuffle(), "integrator": UBU()}, {"batch_size": 7}),
     "cyclic": ({"subsampling": Cyclic(), "integrator": BAOAB(3.0)}, {}),
     "diagonal": ({"preconditioner": Diagonal(), "gradient": ControlVariate(), "steps_per_sample": 1}, {}),
-    "schedule, learnt metric": ({"step_size": welling_teh(0.01), "preconditioner": Diagonal()}, {}),
+    "schedule, learnt metric": ({"step_size": WellingTeh(0.01), "preconditioner": Diagonal()}, {}),
     "given step, learnt friction": ({"step_size": 0.05, "integrator": UBU(), "gradient": Minibatch()}, {}),
     "two rows": ({}, {"batch_size": 1, "rows": 2}),
 }
