@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
-from sgworld_numpyro.results.settings import name_of
 
 from sgworld_numpyro import (
     BatchReshuffle,
@@ -32,6 +31,7 @@ from sgworld_numpyro.landscape import (
     potential_minimum,
 )
 from sgworld_numpyro.linear_gaussian import linear_regression, stationary_moments
+from sgworld_numpyro.results.run_attributes import name_of
 
 EM, LM = EulerMaruyama(), LeimkuhlerMatthews()
 RESHUFFLED = RandomReshuffle(), SymmetricReshuffle(), BatchReshuffle(seed=1)

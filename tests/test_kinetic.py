@@ -7,7 +7,6 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC
-from sgworld_numpyro.results.settings import name_of
 
 from sgworld_numpyro import (
     BAOAB,
@@ -22,6 +21,7 @@ from sgworld_numpyro import (
 from sgworld_numpyro.integrators.ubu import _free_flow
 from sgworld_numpyro.linear_gaussian import stationary_moments
 from sgworld_numpyro.preconditioners import Dense
+from sgworld_numpyro.results.run_attributes import name_of
 from tests.problems import anisotropic_mean, measure
 
 SCHEMES = WithReplacement(), IndependentBatches(), RandomReshuffle(), SymmetricReshuffle(), FullBatch()

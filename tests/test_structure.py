@@ -189,7 +189,7 @@ def test_exported_names_exist():
     [
         ("kernel", "from .chain.engine import step", True),
         ("kernel", "from sgworld_numpyro import model", True),
-        ("results.settings", "import sgworld_numpyro.kernel", True),
+        ("results.run_attributes", "import sgworld_numpyro.kernel", True),
         ("chain.engine", "from ..subsampling.protocol import Plate", True),
         ("chain.engine", "from .state import SGState", True),
         ("subsampling.cyclic", "from .protocol import Plate", True),
@@ -217,7 +217,7 @@ def test_a_circle_is_found(tmp_path):
 def write(root, statements):
     """A package of all rooms, with some modules' only statements."""
     inside = ["subsampling.protocol", "subsampling.cyclic", "nonequilibrium.currents", "chain.engine", "chain.state"]
-    everything = {"", *ROOMS, *inside, "model.target", "results.settings", *statements}
+    everything = {"", *ROOMS, *inside, "model.target", "results.run_attributes", *statements}
     for name in everything:
         nested = any(other.startswith(f"{name}.") for other in everything)
         path = root.joinpath(*name.split("."))
