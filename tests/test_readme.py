@@ -31,11 +31,14 @@ def test_readme_examples_run(capsys):
     assert "nats a pass" in currents
 
 
-def test_contributing_examples_run():
+def test_contributing_examples_run(capsys):
     contributing = README.with_name("CONTRIBUTING.md")
     names: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", contributing.read_text(encoding="utf-8"), re.DOTALL):
+    blocks = re.findall(r"```python\n(.*?)```", contributing.read_text(encoding="utf-8"), re.DOTALL)
+    for block in blocks:
         exec(compile(block, str(contributing), "exec"), names)
+    (promised,) = re.findall(r"  # (.* of order .*)$", "\n".join(blocks), re.MULTILINE)
+    assert capsys.readouterr().out.splitlines()[-1] == promised
     problem = anisotropic_mean(20)
     kernel = SGWORLD(problem.model, 1e-5, subsampling=names["Systematic"](), integrator=names["HeavyBall"]())
     mcmc = MCMC(kernel, num_warmup=10, num_samples=10, progress_bar=False)
