@@ -81,9 +81,9 @@ def test_physics_examples_run(capsys):
 
 
 def test_functions_named_in_docs_exist():
-    from sgworld_numpyro import nonequilibrium
+    from sgworld_numpyro import landscape, nonequilibrium
 
     text = (README.with_name("docs") / "physics.md").read_text(encoding="utf-8")
     tables = "\n".join(line for line in text.splitlines() if line.startswith("|"))
     for name in re.findall(r"`([a-z_]+)\(", tables):
-        assert hasattr(nonequilibrium, name) or name == "labelled", name
+        assert hasattr(nonequilibrium, name) or hasattr(landscape, name) or name == "labelled", name
