@@ -16,6 +16,7 @@ import xarray as xr
 
 import sgworld_numpyro
 from sgworld_numpyro.diagnostics.__main__ import main
+from tests.test_structure import ROOMS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -156,3 +157,14 @@ def test_verdicts_are_given_without_matplotlib(question, saved, tmp_path, monkey
 def test_every_question_has_a_script_of_its_name():
     scripts = {path.stem for path in (ROOT / "diagnostics").glob("*.py")} - {"__init__", "__main__"}
     assert scripts == set(sgworld_numpyro.diagnostics.QUESTIONS)
+
+
+def test_contributing_names_what_is_there():
+    """Every room, in its order, and no path that is not."""
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = contributing[contributing.index("from the bottom up they are") : contributing.index("A room imports from")]
+    assert tuple(re.findall(r"`(\w+)`", listed)) == ROOMS
+    section = contributing[contributing.index("### Where things are") : contributing.index("## Tests")]
+    paths = set(re.findall(r"`((?!docs/)\w+(?:/\w+)*(?:/|\.py))`", section))
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / "sgworld_numpyro" / path).exists()] == []

@@ -31,11 +31,14 @@ def test_readme_examples_run(capsys):
     assert "nats a pass" in currents
 
 
-def test_contributing_examples_run():
+def test_contributing_examples_run(capsys):
     contributing = README.with_name("CONTRIBUTING.md")
     names: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", contributing.read_text(encoding="utf-8"), re.DOTALL):
+    blocks = re.findall(r"```python\n(.*?)```", contributing.read_text(encoding="utf-8"), re.DOTALL)
+    for block in blocks:
         exec(compile(block, str(contributing), "exec"), names)
+    (promised,) = re.findall(r"  # (.* of order .*)$", "\n".join(blocks), re.MULTILINE)
+    assert capsys.readouterr().out.splitlines()[-1] == promised
     problem = anisotropic_mean(20)
     kernel = SGWORLD(problem.model, 1e-5, subsampling=names["Systematic"](), integrator=names["HeavyBall"]())
     mcmc = run(kernel, *problem.data, num_warmup=10, num_samples=10)
@@ -77,9 +80,9 @@ def test_physics_examples_run(capsys):
 
 
 def test_functions_named_in_docs_exist():
-    from sgworld_numpyro import nonequilibrium
+    from sgworld_numpyro import landscape, nonequilibrium
 
     text = (README.with_name("docs") / "physics.md").read_text(encoding="utf-8")
     tables = "\n".join(line for line in text.splitlines() if line.startswith("|"))
     for name in re.findall(r"`([a-z_]+)\(", tables):
-        assert hasattr(nonequilibrium, name) or name == "labelled", name
+        assert hasattr(nonequilibrium, name) or hasattr(landscape, name) or name == "labelled", name

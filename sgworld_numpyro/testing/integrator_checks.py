@@ -117,7 +117,7 @@ def _check_law(name: str, gradients: int, linear: bool, h: float, errors: Any) -
     coarse, fine = (float(abs(np.linalg.eigvalsh(error)).max()) for error in (first, second))
     if max(coarse, fine) < EXACT:
         order = np.inf
-    elif fine > np.max(chance):
+    elif fine > ERRORS * np.max(half_error):
         order = float(np.log2(coarse / fine))
     else:
         order = np.nan
