@@ -35,6 +35,16 @@ def anisotropic_mean(batch_size: int, rows: int = 200) -> Problem:
     return Problem(model, (jnp.asarray(x),), exact)
 
 
+def in_coordinates(exact: LinearGaussian, root: np.ndarray) -> LinearGaussian:
+    """The same problem in the coordinates L⁻¹θ, where L is ``root``."""
+    return exact._replace(
+        prior_precision=root.T @ exact.prior_precision @ root,
+        prior_shift=root.T @ exact.prior_shift,
+        row_hessians=root.T @ exact.row_hessians @ root,
+        row_shifts=exact.row_shifts @ root,
+    )
+
+
 def misspecified_regression(batch_size, rows=60, bend=0.0):
     """Rows of unequal Hessians, whose noise grows with the predictor, and of which the model misses a bend."""
     rng = np.random.default_rng(4)

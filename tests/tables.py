@@ -1,4 +1,4 @@
-"""The schemes and integrators there are, for the tests of all: a new one is tested once it is in the package."""
+"""The schemes and integrators there are, for the tests of all of them: one new in the package is tested at once."""
 
 import pytest
 

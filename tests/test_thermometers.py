@@ -18,7 +18,7 @@ from sgworld_numpyro import (
 )
 from sgworld_numpyro.linear_gaussian import stationary_moments
 from sgworld_numpyro.preconditioners import Dense
-from tests.problems import anisotropic_mean
+from tests.problems import anisotropic_mean, in_coordinates
 from tests.runs import run
 
 pytestmark = pytest.mark.laws
@@ -98,12 +98,7 @@ def test_in_the_coordinates_of_a_preconditioner():
     kernel = SGLD(problem.model, STEP_SIZE, preconditioner=Dense(matrix))
     found, _ = thermometers(kernel, problem)
     root = np.linalg.cholesky(matrix)
-    exact = problem.exact._replace(
-        prior_precision=root.T @ problem.exact.prior_precision @ root,
-        prior_shift=root.T @ problem.exact.prior_shift,
-        row_hessians=root.T @ problem.exact.row_hessians @ root,
-        row_shifts=problem.exact.row_shifts @ root,
-    )
+    exact = in_coordinates(problem.exact, root)
     law = stationary_moments(exact, WithReplacement(), EulerMaruyama(), STEP_SIZE, BATCH_SIZE).period_end[1]
     value, error = found["configurational_temperature"]
     assert abs(value - np.trace(exact.hessian @ law) / 2) < STANDARD_ERRORS * error
