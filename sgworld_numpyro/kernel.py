@@ -348,7 +348,7 @@ class StochasticGradientKernel(MCMCKernel):
             preconditioner=self._preconditioner or (Dense() if target.dim <= MAX_DENSE else Diagonal()),
             temperature=self._temperature,
             schedule=self._step_size if callable(self._step_size) else None,
-            steps=self._steps_per_sample or steps_per_pass(self._subsampling, target.plates),
+            steps=self._steps_per_sample or steps_per_pass(self._subsampling, target),
         )
 
     def _inspect(self, arguments: Arguments) -> Target:

@@ -204,16 +204,16 @@ def period(scheme: SubsamplingScheme, plates: Sequence[Plate]) -> int:
     return math.lcm(*(scheme.period(plate) for plate in plates))
 
 
-def steps_per_pass(scheme: SubsamplingScheme, plates: Sequence[Plate]) -> int:
+def steps_per_pass(scheme: SubsamplingScheme, target: Target) -> int:
     """The default number of steps a sample: one period of the scheme, or one pass if batches are independent.
 
     Draws at period ends are stroboscopic, where reshuffled schemes are least biased. If the batch size and the
     number of rows have few common factors, a period can take very many passes; beyond eight the default is one pass,
     rounded up to whole steps.
     """
-    steps, one_pass = period(scheme, plates), max(plate.batches for plate in plates)
+    steps, one_pass = period(scheme, target.plates), target.longest_plate.batches
     if steps == 1:
-        return 1 if all(rows_a_step(scheme, plate) == plate.size for plate in plates) else one_pass
+        return 1 if all(rows_a_step(scheme, plate) == plate.size for plate in target.plates) else one_pass
     return steps if steps <= MAX_PASSES * one_pass else one_pass
 
 

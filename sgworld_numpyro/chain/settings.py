@@ -76,7 +76,7 @@ class Settings:
     @property
     def plate(self) -> Plate:
         """The plate that takes most batches a pass."""
-        return max(self.plates, key=lambda plate: plate.batches)
+        return next(plate for plate in self.plates if plate.name == self.target.longest_plate.name)
 
     @property
     def num_rows(self) -> int:
