@@ -212,7 +212,7 @@ mcmc.run(jax.random.key(0), y, init_params={"mu": 0.5})
 expected = y.sum() / 25 + (0.5 - y.sum() / 25) * 0.75 ** np.arange(1, 6)
 np.testing.assert_allclose(mcmc.get_samples()["mu"], expected, rtol=1e-13)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 

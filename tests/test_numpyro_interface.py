@@ -39,7 +39,7 @@ def subprocess_output(code, **environment):
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,  # a hang, and not a busy machine
         env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stderr
