@@ -170,7 +170,7 @@ def test_missing_values_of_a_series():
 
 
 def with_a_typo(x, y, hidden):
-    linear(x, undefined)
+    linear(x, undefined)  # noqa: F821
 
 
 def with_a_wrong_shape(x, y, hidden):

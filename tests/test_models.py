@@ -14,7 +14,9 @@ from numpyro.infer import NUTS, init_to_median, init_to_sample, init_to_uniform,
 from numpyro.infer.util import potential_energy
 
 from sgworld_numpyro import SGD, SGLD, SGWORLD, Cyclic, LeimkuhlerMatthews
-from sgworld_numpyro.model.target import Arguments, inspect_model
+from sgworld_numpyro.chain import data as chain_data
+from sgworld_numpyro.model.arguments import Arguments
+from sgworld_numpyro.model.target import inspect_model
 from tests.models import (
     BATCH,
     CASES,
