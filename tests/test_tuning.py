@@ -205,7 +205,9 @@ def exact_rates(problem, batch_size, root):
     }
 
 
-@pytest.mark.parametrize("kind", ["identity", "dense", "diagonal"])
+@pytest.mark.parametrize(
+    "kind", ["dense", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("identity", "diagonal"))]
+)
 def test_rates_are_those_of_the_rows(kind):
     problem = misspecified_regression(6, rows=3000, bend=1.0)
     preconditioner = {"identity": Identity(), "dense": Dense(), "diagonal": Diagonal()}[kind]
@@ -260,6 +262,7 @@ def test_the_gradients_that_it_says_it_takes(monkeypatch):
 # --- What it refuses ---
 
 
+@pytest.mark.slow
 def test_a_noise_so_large_that_the_step_would_be_useless():
     def model(y, batch):
         mean = numpyro.sample("mean", dist.Normal(0, 10))
@@ -373,7 +376,9 @@ IMPROPER = {
 }
 
 
-SLOW = {"three intercepts", "separable", "inside a vector", "weak priors", "Cauchy"}  # each much like another
+# each much like another
+SLOW = {"three intercepts", "separable", "softmax", "inside a vector", "weak priors", "weaker priors", "Cauchy"}
+SLOW |= {"separable, Student-t"}
 
 
 def cases(all):
@@ -414,7 +419,7 @@ def random_keys(seed, chains):
     return jax.random.split(jax.random.key(seed), chains)
 
 
-@pytest.mark.parametrize("prior", [flat_prior(1001), normal_prior(1.0, 1001)])
+@pytest.mark.parametrize("prior", [flat_prior(1001), pytest.param(normal_prior(1.0, 1001), marks=pytest.mark.slow)])
 def test_a_flat_coordinate_among_more_than_a_thousand(prior):
     """Of a weight that no row has to do with."""
     x = np.random.default_rng(0).standard_normal((3000, 1001)).astype(np.float32)
@@ -505,6 +510,7 @@ def test_a_response_out_of_scale_is_named():
 # --- Starts ---
 
 
+@pytest.mark.slow
 def test_every_chain_of_a_gaussian_process_starts_at_a_finite_place():
     """Its spectral density underflows at long length scales, where its root has no finite derivative."""
     rng = np.random.default_rng(0)
@@ -604,6 +610,7 @@ def test_vectorized_chains_share_what_was_learnt_and_start_apart():
     assert len(np.unique(draws[:, 0, 0])) == 4
 
 
+@pytest.mark.slow
 def test_sequential_chains_are_tuned_each_for_itself():
     problem = misspecified_regression(6)
     mcmc, draws = run_on(SGWORLD(problem.model, integrator=BAOAB()), problem, chains=2, chain_method="sequential")
@@ -615,8 +622,9 @@ def test_sequential_chains_are_tuned_each_for_itself():
 
 def test_resuming_is_the_uninterrupted_run():
     problem = misspecified_regression(6)
-    whole = run_on(SGWORLD(problem.model, integrator=UBU()), problem, samples=30).draws
-    first = run_on(SGWORLD(problem.model, integrator=UBU()), problem, samples=10)
+    kernel = SGWORLD(problem.model, integrator=UBU())
+    whole = run_on(kernel, problem, samples=30).draws
+    first = run_on(kernel, problem, samples=10)
     second = make(first.mcmc.sampler, num_samples=20)
     second.post_warmup_state = first.mcmc.last_state
     second.run(first.mcmc.last_state.rng_key, *problem.data, extra_fields=("position",))
@@ -641,23 +649,23 @@ def test_initial_values_are_where_the_descent_starts():
         with numpyro.plate("rows", y.shape[0], subsample_size=8):
             numpyro.sample("obs", dist.Normal(mu**2, 1), obs=numpyro.subsample(y, event_dim=0))
 
-    y = (4 + np.random.default_rng(0).standard_normal(400)).astype(np.float32)
+    y, kernel = (4 + np.random.default_rng(0).standard_normal(400)).astype(np.float32), SGWORLD(model)
     for side in (-1.0, 1.0):
-        state = SGWORLD(model).init(jax.random.key(0), 1, {"mu": jnp.float32(side)}, (y,), {})
+        state = kernel.init(jax.random.key(0), 1, {"mu": jnp.float32(side)}, (y,), {})
         assert abs(float(state.z["mu"]) - 2 * side) < 0.5
 
 
 EDGES = {
     "full batch": ({"subsampling": FullBatch()}, {}),
-    "all rows a batch": ({"integrator": LeimkuhlerMatthews()}, {"batch_size": 60}),
     "batches that straddle": ({"subsampling": SymmetricReshuffle(), "integrator": UBU()}, {"batch_size": 7}),
-    "cyclic": ({"subsampling": Cyclic(), "integrator": BAOAB(3.0)}, {}),
-    "diagonal": ({"preconditioner": Diagonal(), "gradient": ControlVariate(), "steps_per_sample": 1}, {}),
     "schedule, learnt metric": ({"step_size": WellingTeh(0.01), "preconditioner": Diagonal()}, {}),
-    "given step, learnt friction": ({"step_size": 0.05, "integrator": UBU(), "gradient": Minibatch()}, {}),
-    "two rows": ({}, {"batch_size": 1, "rows": 2}),
 }
 MORE_EDGES = {
+    "all rows a batch": ({"integrator": LeimkuhlerMatthews()}, {"batch_size": 60}),
+    "cyclic": ({"subsampling": Cyclic(), "integrator": BAOAB(3.0)}, {}),
+    "diagonal": ({"preconditioner": Diagonal(), "gradient": ControlVariate(), "steps_per_sample": 1}, {}),
+    "given step, learnt friction": ({"step_size": 0.05, "integrator": UBU(), "gradient": Minibatch()}, {}),
+    "two rows": ({}, {"batch_size": 1, "rows": 2}),
     "one row a batch": ({}, {"batch_size": 1}),
     "batch reshuffle": ({"subsampling": BatchReshuffle(), "gradient": ControlVariate()}, {"batch_size": 7}),
     "identity": ({"preconditioner": Identity(), "integrator": BAOAB()}, {}),
@@ -680,7 +688,11 @@ def test_edges(case):
     tuning_report(mcmc)
 
 
-@pytest.mark.parametrize("case", ["two_plates", "users_and_items", "simplex", "linen_network", "groups"])
+@pytest.mark.parametrize(
+    "case",
+    ["two_plates", "groups"]
+    + [pytest.param(case, marks=pytest.mark.slow) for case in ("users_and_items", "simplex", "linen_network")],
+)
 def test_models_of_many_kinds(case):
     """A report, or a refusal in words; never NaN or an error of another kind."""
     case = CASES[case]
@@ -693,6 +705,7 @@ def test_models_of_many_kinds(case):
     assert np.isfinite(state.step_size)
 
 
+@pytest.mark.slow
 def test_a_scheme_of_ones_own_is_expected_to_cancel_nothing():
     class Mine(IndependentBatches):
         pass
@@ -732,6 +745,7 @@ def test_data_that_are_not_finite_are_named_first():
         SGWORLD(linear).init(jax.random.key(0), 1, None, (X, jnp.asarray(Y).at[3].set(jnp.nan)), {})
 
 
+@pytest.mark.slow
 def test_the_tolerance_decides_the_step():
     problem = anisotropic_mean(10, 1000)
     steps = [float(report_of(problem, bias_tolerance=tolerance)[0].report.step_size) for tolerance in (0.005, 0.04)]
