@@ -69,6 +69,7 @@ def test_local_latents_have_their_exact_posterior():
         assert np.all(abs(chains.mean(0) - wanted) < SIGMAS * np.maximum(error, np.mean(error))), name
 
 
+@pytest.mark.slow
 def test_it_is_tuned_stored_and_compared_like_any_run():
     mcmc = run_on_all(without_a_plate, X, Y, step_size=None, num_samples=100, num_chains=2)
     assert "step size" in str(tuning_report(mcmc))

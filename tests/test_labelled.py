@@ -44,6 +44,7 @@ def run_on(kernel, data, draws=1500, chains=64, warmup=100):
     return run(kernel, data, num_warmup=warmup, num_samples=draws, num_chains=chains, key=1)
 
 
+@pytest.mark.slow
 def test_sgworld_is_in_equilibrium_where_sgld_is_not(data):
     step_size = 1.0 / (20 * 800)  # R h λ = 1
     rates = {}

@@ -47,7 +47,22 @@ def a_point(prototype):
     return unravel(jnp.linspace(-0.4, 0.5, flat.size))
 
 
-@pytest.mark.parametrize("name", CASES)
+# one of each kind; a model much like another is slow to compile and says little more
+QUICK = {
+    "gaussian_mean",
+    "simplex",
+    "deterministics",
+    "two_plates",
+    "groups",
+    "plate_inside",
+    "from_tree",
+    "masked_nan",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_minibatches_average_to_the_full_potential_and_chains_descend_it(name):
     """Both exact: the mean over a partition into minibatches, and SGD in a fixed order against a plain loop."""
     model, args, sites, kwargs = CASES[name]
@@ -137,6 +152,7 @@ def test_two_plates_give_the_exact_posterior():
         np.testing.assert_allclose(sample.mean(), exact, atol=SIGMAS * error + 0.005 / precision)
 
 
+@pytest.mark.slow
 def test_agrees_with_nuts_on_the_full_data():
     """Bias is of the order of ε ≈ hλ ≈ 0.05 standard deviations, below the statistical error."""
     kernel = SGWORLD(correlation, 5e-4, integrator=LeimkuhlerMatthews())

@@ -49,7 +49,14 @@ def subprocess_output(code, **environment):
 # --- The same chain again ---
 
 
-@pytest.mark.parametrize(("name", "num_chains"), [*((name, 1) for name in KERNELS), ("sgworld", 2)])
+@pytest.mark.parametrize(
+    ("name", "num_chains"),
+    [
+        *(pytest.param(name, 1, marks=pytest.mark.slow) for name in KERNELS if name != "three_point"),
+        ("three_point", 1),
+        ("sgworld", 2),
+    ],
+)
 def test_a_resumed_run_is_the_uninterrupted_one(name, num_chains):
     kernel = KERNELS[name](linear)
     straight = samples_of(make(kernel, 60, num_chains=num_chains), X, Y, BATCH)["w"]
@@ -295,6 +302,7 @@ def run_gibbs(kernel, num_samples=400):
     return samples_of(make(kernel, num_samples, num_warmup=200, num_chains=8, chain_method=jax.vmap), X, Y)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Some donated buffers:UserWarning")  # NumPyro under vmap, with any kernel
 def test_gibbs_with_nuts_agrees_with_nuts():
     kernel = SGWORLD(noisy_linear, 2e-3, integrator=LeimkuhlerMatthews())
@@ -319,7 +327,11 @@ def test_gibbs_with_a_discrete_block_agrees_with_the_exact_posterior():
 
 
 @pytest.mark.parametrize(
-    "workload", [workloads.gaussian_mean(), workloads.logistic_regression(2000, 10)], ids=["mean", "logistic"]
+    "workload",
+    [
+        pytest.param(workloads.gaussian_mean(), id="mean"),
+        pytest.param(workloads.logistic_regression(2000, 10), id="logistic", marks=pytest.mark.slow),
+    ],
 )
 def test_vectorized_chains_are_the_sequential_ones_to_the_bit(workload):
     """Where no sum is taken in another order; elsewhere see the bound of the test above."""
