@@ -24,6 +24,7 @@ from numpyro.infer import MCMC
 
 from sgworld_numpyro import SGD, SGLD, SGWORLD, RandomReshuffle, predictor, to_inference_data
 from sgworld_numpyro.datasets import mnist
+from sgworld_numpyro.landscape import row_potential
 from sgworld_numpyro.nonequilibrium import (
     check_assumptions,
     circulation,
@@ -32,7 +33,6 @@ from sgworld_numpyro.nonequilibrium import (
     held_out_sigma,
     principal_components,
     probability_current,
-    row_potential,
 )
 
 CHAINS = 4
