@@ -18,7 +18,6 @@ from sgworld_numpyro.chain.settings import Settings
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.kernel import StochasticGradientKernel
 from sgworld_numpyro.linear_gaussian import knows_integrator
-from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.subsampling import WithReplacement
 
 MIN_CHAINS = 8  # of which a standard error is known to a quarter
@@ -185,7 +184,7 @@ def extrapolate(
     mean_moved, variance_moved = _moved(means.mean(1), means), _moved(variance, about)
     return Extrapolation(
         step_sizes=np.array([_step_size(start) for start in states]),
-        names=_names(settings.target),
+        names=tuple(site + index for site, index in settings.target.coordinates()),
         mean=means.mean(1),
         mean_error=_error(means),
         variance=variance,
@@ -311,14 +310,6 @@ def _moved(value, chains):
 def _bonferroni(t, freedom):
     """At most the probability that one of so many t variates lies as far out as the largest of these."""
     return min(1.0, len(t) * 2 * float(stdtr(freedom, -abs(t).max())))
-
-
-def _names(target: Target) -> tuple[str, ...]:
-    def of(name, shape):
-        return [f"{name}[{', '.join(map(str, at))}]" for at in np.ndindex(*shape)] if shape else [name]
-
-    prototype = target.prototype
-    return tuple(label for name in sorted(prototype) for label in of(name, np.shape(prototype[name])))
 
 
 def _short(number):

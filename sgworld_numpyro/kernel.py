@@ -1,7 +1,6 @@
 """SGLD, SGWORLD and SGD as kernels for NumPyro's ``MCMC``."""
 
 import copy
-import threading
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -43,13 +42,6 @@ from sgworld_numpyro.tuning.curvature import MAX_DENSE
 from sgworld_numpyro.tuning.tuned_start import check_tuning, plan_of, start_near_the_mode, warn_of_tuning
 
 
-class _ProgressOfThread(threading.local):
-    """A kernel may run in several threads at once."""
-
-    def __init__(self):
-        self.shown = Progress()
-
-
 class StochasticGradientKernel(MCMCKernel):
     """Stochastic-gradient MCMC on the minibatches of a model's subsampled plates.
 
@@ -66,7 +58,8 @@ class StochasticGradientKernel(MCMCKernel):
         gradient: the estimate of the full gradient.
         preconditioner: M, in the flat unconstrained coordinates; ``Diagonal()`` and ``Dense()`` are learnt. By
             default ``Identity()`` if a step size is given; else ``Dense()``, or ``Diagonal()`` above 1000 dimensions.
-        temperature: T; 1 samples the posterior, 0 is gradient descent.
+        temperature: T; by default the class's ``default_temperature``: 1, which samples the posterior. 0 is gradient
+            descent.
         bias_tolerance: relative error of the posterior variance that tuning may allow.
         steps_per_sample: inner steps a sample; by default one period of the subsampling scheme, one pass over
             the data if its batches are independent.
@@ -84,6 +77,7 @@ class StochasticGradientKernel(MCMCKernel):
     """
 
     default_subsampling: ClassVar[SubsamplingScheme] = RandomReshuffle()
+    default_temperature: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -94,7 +88,7 @@ class StochasticGradientKernel(MCMCKernel):
         integrator: Integrator = EulerMaruyama(),
         gradient: GradientEstimator = Minibatch(),
         preconditioner: Preconditioner | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         bias_tolerance: float = 0.02,
         steps_per_sample: int | None = None,
         init_strategy: Callable = init_to_uniform,
@@ -112,7 +106,7 @@ class StochasticGradientKernel(MCMCKernel):
         if preconditioner is not None:
             options.checked_component("preconditioner", preconditioner, Preconditioner)
         self._preconditioner = preconditioner  # None until the number of dimensions is known
-        self._temperature = options.checked_temperature(temperature)
+        self._temperature = self._checked_temperature(temperature)
         self._bias_tolerance = options.checked_tolerance(bias_tolerance)
         options.check_tunable(self._step_size, self._integrator, self._temperature)
         self._steps_per_sample = options.checked_steps(steps_per_sample)
@@ -123,10 +117,13 @@ class StochasticGradientKernel(MCMCKernel):
         self._keeping = Keeping(keep, average)
         self._forget()
 
+    def _checked_temperature(self, given):
+        return options.checked_temperature(self.default_temperature if given is None else given)
+
     def _forget(self):
         """Drop what was found out about particular arguments."""
         self._bindings = Bindings()
-        self._progress = _ProgressOfThread()
+        self._progress = Progress()
         self._initialised = False
 
     # What NumPyro asks of a kernel
@@ -309,7 +306,7 @@ class StochasticGradientKernel(MCMCKernel):
 
     def get_diagnostics_str(self, state: SGState) -> str:
         """Step size, mean potential energy and number of divergences, for the progress bar."""
-        return self._progress.shown.text(state, partial(self._largest_stable_step_size, state.tuning))
+        return self._progress.text(state, partial(self._largest_stable_step_size, state.tuning))
 
     def __getstate__(self):
         state = self.__dict__.copy()
@@ -444,36 +441,9 @@ class SGD(StochasticGradientKernel):
     """
 
     default_subsampling: ClassVar[SubsamplingScheme] = WithReplacement()
+    default_temperature: ClassVar[float] = 0.0
 
-    def __init__(
-        self,
-        model: Callable,
-        step_size: float | Schedule | None = None,
-        *,
-        subsampling: SubsamplingScheme | None = None,
-        integrator: Integrator = EulerMaruyama(),
-        gradient: GradientEstimator = Minibatch(),
-        preconditioner: Preconditioner | None = None,
-        temperature: float = 0.0,
-        bias_tolerance: float = 0.02,
-        steps_per_sample: int | None = None,
-        init_strategy: Callable = init_to_uniform,
-        keep: Callable | None = None,
-        average: Callable | None = None,
-    ):
-        if temperature != 0:
+    def _checked_temperature(self, given):
+        if given is not None and given != 0:
             raise TypeError("SGD has temperature 0; for another one use SGLD(model, ..., temperature=T).")
-        super().__init__(
-            model,
-            step_size,
-            subsampling=subsampling,
-            integrator=integrator,
-            gradient=gradient,
-            preconditioner=preconditioner,
-            temperature=0.0,
-            bias_tolerance=bias_tolerance,
-            steps_per_sample=steps_per_sample,
-            init_strategy=init_strategy,
-            keep=keep,
-            average=average,
-        )
+        return self.default_temperature

@@ -20,7 +20,7 @@ from sgworld_numpyro.model.arrays import HostArray, as_jax_array, as_numeric, is
 from sgworld_numpyro.subsampling import ContiguousScheme
 
 # What runs once takes longer to compile than to run: a third of that is saved so.
-_QUICKLY = {"xla_backend_optimization_level": 0}
+QUICKLY = {"xla_backend_optimization_level": 0}
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class Binding:
         if not self.is_of(arguments):
             return on_arguments
         if name not in self._cached:
-            self._cached[name] = jax.jit(on_arguments, compiler_options=_QUICKLY if once else None)
+            self._cached[name] = jax.jit(on_arguments, compiler_options=QUICKLY if once else None)
         return self._cached[name]
 
 
@@ -163,7 +163,7 @@ class Bindings:
         return binding
 
     def like(self, arguments: Arguments, engine_of: Callable[[Arguments], Engine]) -> Binding:
-        """The current binding if it fits these arguments, else one for once; likewise."""
+        """The current binding if it fits these arguments, else one that is not kept; arguments as of ``to``."""
         if self.current is not None and self.current.fits(arguments):
             return self.current
         return Binding(engine_of(arguments), arguments, hold=False)

@@ -3,7 +3,7 @@
 Whatever is wrong with a model's use of its minibatch shows in one number: the mean of the minibatches' log densities
 over a partition of the rows is that of all the rows at once, to rounding. Statistics of the minibatch, shapes that
 broadcast its rows against each other and weights written by hand all break this, so one comparison before the first
-sample finds also what no rule of ``validation`` knows.
+sample finds also what no rule of ``requirements`` knows.
 """
 
 import warnings
@@ -131,8 +131,7 @@ def _densities(
                 plate.name: orders[plate.name][divided[plate.name].places(number, plate.batch_size)]
                 for number, plate in zip(numbers, target.plates, strict=True)
             }
-            taken = {slot: target.take(slot, arguments.leaves[slot.leaf], rows[slot.plate]) for slot in target.slots}
-            return of(target.at(arguments, rows, taken))
+            return of(target.at(arguments, rows, target.take_all(arguments, rows)))
 
         grid = np.indices([divided[plate.name].batches for plate in target.plates]).reshape(len(target.plates), -1)
         return lax.map(one, jnp.asarray(grid.T, jnp.int32))

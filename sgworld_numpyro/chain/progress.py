@@ -1,5 +1,6 @@
 """What the progress bar says of a run, without slowing it down."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,8 +15,11 @@ from sgworld_numpyro.chain.state import SGState
 REFRESH_SECONDS = 0.05
 
 
-class Progress:
-    """Step size, mean potential energy and number of divergences; and a warning at the first divergence."""
+class Progress(threading.local):
+    """Step size, mean potential energy and number of divergences; and a warning at the first divergence.
+
+    Of each thread its own: a kernel may run in several at once.
+    """
 
     def __init__(self):
         self._made = 0.0

@@ -38,6 +38,7 @@ from sgworld_numpyro.landscape.gradient_noise import (
     with_known_law,
 )
 from sgworld_numpyro.landscape.row_potentials import RowPotential, as_vector
+from sgworld_numpyro.model.arrays import is_traced
 from sgworld_numpyro.model.blocks import block_length, sum_over_blocks
 from sgworld_numpyro.subsampling import BatchReshuffle, NamedScheme, SubsamplingScheme, SymmetricReshuffle
 
@@ -150,7 +151,7 @@ def _check_numbers(step_size, temperature):
     for name, value, wanted in (("step_size", step_size, "positive"), ("temperature", temperature, "at least 0")):
         if np.ndim(value) != 0:
             raise ValueError(f"{name} has shape {np.shape(value)}, but must be one number; use jax.vmap over several")
-        if isinstance(value, jax.core.Tracer):
+        if is_traced(value):
             continue
         number = float(value)
         if not (0 <= number < np.inf) or (number == 0 and name == "step_size"):

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -12,6 +11,7 @@ from numpyro.distributions import Delta, Unit
 from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
 from numpyro.util import _validate_model
 
+from sgworld_numpyro.model.arrays import is_traced
 from sgworld_numpyro.model.dependence import Overrun
 
 # The arithmetic of positions needs room for a few multiples of the number of rows.
@@ -265,7 +265,7 @@ def _check_factor(name, site, inside, plates):
 def _look_at_scale(name, site, inside, plates, weights):
     """Warn of a scale that is N/B: a weight that the plate gives already."""
     scale = site["scale"]
-    if scale is None or isinstance(scale, jax.core.Tracer) or np.ndim(scale):
+    if scale is None or is_traced(scale) or np.ndim(scale):
         return
     by_hand = float(scale) / np.prod([plates[frame.name][0] / plates[frame.name][1] for frame in inside])
     for plate, weight in weights.items():

@@ -86,6 +86,14 @@ class Target:
         """The plate that takes most batches a pass: a pass over the data is one over its rows."""
         return max(self.plates, key=lambda plate: plate.batches)
 
+    def coordinates(self) -> list[tuple[str, str]]:
+        """Site and index of each coordinate of the flat position, such as ("w", "[3]") or, of a scalar, ("mu", "")."""
+        return [
+            (site, f"[{', '.join(map(str, index))}]" if index else "")
+            for site in sorted(self.prototype)
+            for index in np.ndindex(self.prototype[site].shape)
+        ]
+
     def unravel(self, position: Array) -> dict[str, Array]:
         """Flat position to unconstrained values by site."""
         zeros = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in self.prototype.items()}
@@ -174,7 +182,7 @@ def inspect_model(model: Callable, arguments: Arguments, whole: bool = False) ->
         whole: whether it is to be run on all its rows always, as one that may have no subsampled plate.
 
     Raises:
-        ModelError: if the model cannot be sampled from minibatches, see ``validation``, or if an argument is nothing
+        ModelError: if the model cannot be sampled from minibatches, see ``requirements``, or if an argument is nothing
             that a model can compute with.
     """
     check_arguments(arguments.named(model))

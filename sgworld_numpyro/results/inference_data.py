@@ -33,7 +33,7 @@ def to_inference_data(
     - **step_size** - h; of a schedule the last one, and the schedule's ``repr`` as **step_size_schedule**.
     - **friction** - γ, of kinetic integrators.
     - **bias_tolerance, predicted_bias, predicted_shift, fastest_rate, gradient_noise, hessian_noise** - of tuned runs;
-      see ``tuning.Report``. Of chains that were tuned each for itself, the worst.
+      see ``tuning.report.Report``. Of chains that were tuned each for itself, the worst.
     - **temperature** - T.
     - **steps_per_sample** - inner steps a sample.
     - **num_rows, batch_size** - of the subsampled plate, and rows a step; if there are several, **plates** as JSON.

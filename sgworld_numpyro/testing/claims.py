@@ -6,10 +6,12 @@ from typing import Any
 
 import jax
 
+from sgworld_numpyro.chain.binding import QUICKLY
+
 
 def compiled(function: Callable) -> Callable:
     """``jax.jit`` of what runs so few times that to optimise it takes longer than it saves."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(function, compiler_options=QUICKLY)
 
 
 def demand(holds: Any, message: str) -> None:

@@ -113,7 +113,7 @@ def described(target: Target, direction: np.ndarray) -> tuple[str, str]:
     """A direction by its largest coordinates, such as ``0.71 a - 0.71 b``, and the sites that these are of."""
     sizes = np.abs(direction)
     order = [n for n in np.argsort(-sizes, kind="stable") if sizes[n] >= LOADING * sizes.max()]
-    names = _coordinate_names(target)
+    names = target.coordinates()
     sites = sorted({names[n][0] for n in order})
     labels = ["".join(names[n]) for n in order]
     unit = direction / np.linalg.norm(direction)
@@ -125,15 +125,6 @@ def described(target: Target, direction: np.ndarray) -> tuple[str, str]:
     ]
     terms[0] = terms[0].removeprefix("+ ").replace("- ", "-")
     return " ".join(terms[:NAMED]) + more, " and ".join(sites)
-
-
-def _coordinate_names(target: Target) -> list[tuple[str, str]]:
-    """Site and index of each coordinate of the flat position, such as ("w", "[3]")."""
-    return [
-        (site, f"[{', '.join(map(str, index))}]" if index else "")
-        for site in sorted(target.prototype)
-        for index in np.ndindex(target.prototype[site].shape)
-    ]
 
 
 def out_of_scale(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
