@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, random
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
@@ -29,7 +30,7 @@ from sgworld_numpyro.chain.start import check_initial_state, check_initial_value
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.chain.thermometer import take_temperature
 from sgworld_numpyro.gradients import GradientEstimator, Minibatch
-from sgworld_numpyro.integrators import EulerMaruyama, Integrator
+from sgworld_numpyro.integrators import BAOAB, EulerMaruyama, Integrator
 from sgworld_numpyro.model.arguments import Arguments, check_precision
 from sgworld_numpyro.model.arrays import is_traced
 from sgworld_numpyro.model.handlers import FullDataModel
@@ -39,7 +40,15 @@ from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity, Precondit
 from sgworld_numpyro.schedules import Schedule
 from sgworld_numpyro.subsampling import FullBatch, RandomReshuffle, SubsamplingScheme, WithReplacement
 from sgworld_numpyro.tuning.curvature import MAX_DENSE
-from sgworld_numpyro.tuning.tuned_start import check_tuning, plan_of, start_near_the_mode, warn_of_tuning
+from sgworld_numpyro.tuning.staged import learn
+from sgworld_numpyro.tuning.tuned_start import (
+    check_tuning,
+    may_be_staged,
+    plan_of,
+    start_at_pilot,
+    start_near_the_mode,
+    warn_of_tuning,
+)
 
 
 class StochasticGradientKernel(MCMCKernel):
@@ -54,15 +63,18 @@ class StochasticGradientKernel(MCMCKernel):
             a schedule, a function of the number of inner steps taken. By default it is tuned before the first
             sample; see ``tuning``.
         subsampling: which rows each minibatch takes; by default the class's ``default_subsampling``.
-        integrator: how force and noise move the position.
-        gradient: the estimate of the full gradient.
+        integrator: how force and noise move the position; by default ``EulerMaruyama()`` if a step size is given, else
+            the class's ``tuned_integrator``.
+        gradient: the estimate of the full gradient; by default ``Minibatch()``, and ``ControlVariate()`` where tuning
+            finds that an effective draw costs less with it, of kernels that may choose.
         preconditioner: M, in the flat unconstrained coordinates; ``Diagonal()`` and ``Dense()`` are learnt. By
             default ``Identity()`` if a step size is given; else ``Dense()``, or ``Diagonal()`` above 1000 dimensions.
         temperature: T; by default the class's ``default_temperature``: 1, which samples the posterior. 0 is gradient
             descent.
         bias_tolerance: relative error of the posterior variance that tuning may allow.
-        steps_per_sample: inner steps a sample; by default one period of the subsampling scheme, one pass over
-            the data if its batches are independent.
+        steps_per_sample: inner steps a sample. By default, if a step size is given, one period of the subsampling
+            scheme, one pass over the data if its batches are independent; else tuned, so that a draw is worth some 0.4
+            effective ones.
         init_strategy: one of NumPyro's.
         keep: a function of the constrained values by site, to a dictionary of what ``MCMC`` keeps at every draw in
             their place: predictions, projections, chosen weights. ``log_likelihood`` and ``Predictive`` want the latent
@@ -78,6 +90,8 @@ class StochasticGradientKernel(MCMCKernel):
 
     default_subsampling: ClassVar[SubsamplingScheme] = RandomReshuffle()
     default_temperature: ClassVar[float] = 1.0
+    tuned_integrator: ClassVar[Integrator] = BAOAB()
+    chooses_gradient: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -85,8 +99,8 @@ class StochasticGradientKernel(MCMCKernel):
         step_size: float | Schedule | None = None,
         *,
         subsampling: SubsamplingScheme | None = None,
-        integrator: Integrator = EulerMaruyama(),
-        gradient: GradientEstimator = Minibatch(),
+        integrator: Integrator | None = None,
+        gradient: GradientEstimator | None = None,
         preconditioner: Preconditioner | None = None,
         temperature: float | None = None,
         bias_tolerance: float = 0.02,
@@ -99,8 +113,14 @@ class StochasticGradientKernel(MCMCKernel):
         self._model = options.checked_callable("model", model)
         self._step_size = options.checked_step_size(step_size)
         self._subsampling = options.checked_component("subsampling", scheme, SubsamplingScheme)
+        if integrator is None:
+            integrator = EulerMaruyama() if step_size is not None else self.tuned_integrator
         self._integrator = options.checked_component("integrator", integrator, Integrator)
-        self._gradient = options.checked_component("gradient", gradient, GradientEstimator)
+        if gradient is None and not self.chooses_gradient:
+            gradient = Minibatch()
+        if gradient is not None:
+            options.checked_component("gradient", gradient, GradientEstimator)
+        self._gradient = gradient  # None where tuning may choose
         if preconditioner is None and step_size is not None:
             preconditioner = Identity()
         if preconditioner is not None:
@@ -165,11 +185,10 @@ class StochasticGradientKernel(MCMCKernel):
             self._check_minibatches(binding, first)
         state = state._replace(kept=self._nothing_kept(binding, num_warmup, batch))
         caller.check_room(self, state, batch, self._one_draw(binding, state, batch))
-        plan = plan_of(engine, self._step_size, self._bias_tolerance)
+        plan = plan_of(engine, self._step_size, self._bias_tolerance, self._gradient, self._steps_per_sample)
         if plan is not None:
-            tuned = partial(start_near_the_mode, plan)
-            state, rise = binding.compiled("tune", tuned, arguments)(state, rng_key)
-            (warn_of_tuning if is_traced(state.step_size) else check_tuning)(plan, state.tuning, rise, binding)
+            state, rise = self._tuned(plan, binding, state, rng_key, init_params, num_warmup)
+            (warn_of_tuning if is_traced(rise.nats) else check_tuning)(plan, state.tuning, rise, binding)
             if looks and first is not None:  # near the mode, where large terms that hide small ones are gone
                 self._check_minibatches(binding, state.tuning.anchor.position, also_near_0=False)
         self._initialised = True
@@ -252,7 +271,7 @@ class StochasticGradientKernel(MCMCKernel):
         """
         if self._bindings.current is None:
             raise RuntimeError("minibatch_rows knows the plates once the kernel is initialised; run it first.")
-        engine = self._bindings.current.engine
+        engine = self._bindings.current.engine.with_learnt(state.tuning)
 
         def rows(state):
             start, keys, _ = engine.streams(state.i, state.shuffle_key, state.rng_key)
@@ -320,6 +339,20 @@ class StochasticGradientKernel(MCMCKernel):
 
     # Internals
 
+    def _tuned(self, plan, binding, state, rng_key, init_params, num_warmup):
+        """An initial state with what is left open, and the least rise of the potential from there."""
+        if not may_be_staged(plan, binding.arguments):
+            tuned = partial(start_near_the_mode, plan)
+            return binding.compiled("tune", tuned, binding.arguments)(state, rng_key)
+        given = caller.initial_values_of_run(self) or init_params
+        if any(map(is_traced, jax.tree.leaves(given))):
+            given = None
+        elif given is not None and is_prng_key(rng_key) and given is init_params:
+            given = jax.tree.map(lambda leaf: np.asarray(leaf)[None], given)
+        learnt = learn(plan, binding, self._init_strategy, given, num_warmup, self._progress.say)
+        start = partial(start_at_pilot, plan)
+        return jax.jit(start)(state, rng_key, learnt), learnt.rise
+
     @property
     @one_thread_at_a_time
     def _sample_fn(self) -> Callable | None:
@@ -341,7 +374,7 @@ class StochasticGradientKernel(MCMCKernel):
             target=target,
             subsampling=self._subsampling,
             integrator=self._integrator,
-            gradient=self._gradient,
+            gradient=self._gradient or Minibatch(),
             preconditioner=self._preconditioner or (Dense() if target.dim <= MAX_DENSE else Diagonal()),
             temperature=self._temperature,
             schedule=self._step_size if callable(self._step_size) else None,
@@ -416,11 +449,13 @@ class StochasticGradientKernel(MCMCKernel):
 class SGLD(StochasticGradientKernel):
     """Stochastic-gradient Langevin dynamics (Welling & Teh 2011): rows drawn with replacement.
 
-    The baseline: its posterior is too wide by Rε/2 in relative variance, R = N/B and ε = hλ. Arguments as in
-    ``StochasticGradientKernel``.
+    The baseline: its posterior is too wide by Rε/2 in relative variance, R = N/B and ε = hλ. Plain minibatches and
+    ``EulerMaruyama`` in every case. Arguments as in ``StochasticGradientKernel``.
     """
 
     default_subsampling: ClassVar[SubsamplingScheme] = WithReplacement()
+    tuned_integrator: ClassVar[Integrator] = EulerMaruyama()
+    chooses_gradient: ClassVar[bool] = False
 
 
 class SGWORLD(StochasticGradientKernel):

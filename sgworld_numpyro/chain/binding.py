@@ -58,6 +58,7 @@ class Binding:
         self.hold = hold
         self.checked = False  # whether minibatches were found to estimate the whole
         self.runs_on_minibatches_only = False
+        self.learnt: dict[Hashable, Any] = {}  # before the first sample, by what it was learnt from
         self._data = HeldData()
         self._signature = signature(arguments)
         self._cached: dict[Any, Callable] = {}

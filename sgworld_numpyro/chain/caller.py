@@ -38,6 +38,14 @@ def run_under_way() -> Run | None:
     )
 
 
+def initial_values_of_run(kernel: Any) -> Any:
+    """``init_params`` of all chains of the run under way, as they were given; None if there are none, or no run."""
+    here = locals_of(MCMC.run)
+    if here is None or here["self"].sampler is not kernel:
+        return None
+    return here["init_params"]
+
+
 def progress_bar_reports() -> bool:
     """Whether the compilation under way is for a loop that shows ``get_diagnostics_str`` after every sample."""
     here = locals_of(fori_collect)

@@ -61,8 +61,10 @@ class Engine:
         """The engine with what was learnt in place, which may be traced; itself if nothing was."""
         if tuning is None:
             return self
-        learnt = tuning.preconditioner
-        return replace(self, preconditioner=self.preconditioner if learnt is None else learnt, anchor=tuning.anchor)
+        learnt = self.preconditioner if tuning.preconditioner is None else tuning.preconditioner
+        return replace(
+            self, preconditioner=learnt, anchor=tuning.anchor, gradient=tuning.gradient, steps=tuning.steps
+        )
 
     def advance(self, state: SGState, sample: Int[Array, ""], data: Data, chains: int = 1) -> SGState:
         """The state after ``steps`` steps; its energy is the mean over them, its thermometer as it was.

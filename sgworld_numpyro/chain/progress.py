@@ -27,6 +27,9 @@ class Progress(threading.local):
         self._warned = False
         self._unseen: deque[SGState] = deque()  # states that were not computed yet when they were shown
 
+    def say(self, what: str) -> None:
+        """What tuning does now, on the progress bar that is about to start."""
+
     def text(self, state: SGState, largest_stable_step_size: Callable[[], Any]) -> str:
         """The text after this state, which may still be under computation."""
         self._unseen.append(state)

@@ -31,24 +31,27 @@ def initial_state(engine: Engine, init_strategy: Callable, step_size, arguments:
     noise_key, init_key, shuffle_key = split(rng_key) if single else jax.vmap(split)(rng_key)
     z, valid = initial_values(engine, init_strategy, arguments, init_key, init_params)
 
-    def state(z, shuffle_key, noise_key):
-        dtype = engine.target.dtype
-        position = engine.target.ravel(z)
-        return SGState(
-            i=jnp.int32(0),
-            z=z,
-            potential_energy=jnp.zeros((), dtype),
-            step_size=jnp.asarray(step_size, dtype),
-            diverging=jnp.array(False),
-            divergences=jnp.int32(0),
-            integrator_state=engine.integrator.init(position),
-            thermometer=cold(position),
-            tuning=None,
-            shuffle_key=shuffle_key,
-            rng_key=noise_key,
-        )
-
+    state = partial(state_at, engine, step_size)
     return (state if single else jax.vmap(state))(z, shuffle_key, noise_key), valid
+
+
+def state_at(engine: Engine, step_size, z: Mapping[str, Array], shuffle_key: Array, noise_key: Array) -> SGState:
+    """The state of a chain that starts at unconstrained values by site."""
+    dtype = engine.target.dtype
+    position = engine.target.ravel(z)
+    return SGState(
+        i=jnp.int32(0),
+        z=dict(z),
+        potential_energy=jnp.zeros((), dtype),
+        step_size=jnp.asarray(step_size, dtype),
+        diverging=jnp.array(False),
+        divergences=jnp.int32(0),
+        integrator_state=engine.integrator.init(position),
+        thermometer=cold(position),
+        tuning=None,
+        shuffle_key=shuffle_key,
+        rng_key=noise_key,
+    )
 
 
 def initial_values(engine: Engine, init_strategy: Callable, arguments: Arguments, key: Array, given):

@@ -107,13 +107,13 @@ class Estimates:
         """
 
         def block(numbers):
-            rows = self._groups(first + numbers, size)
+            rows = self.groups(first + numbers, size)
             return total(jax.vmap(lambda rows: function(partial(self.energy, rows=rows)))(rows))
 
         return sum_over_blocks(block, count, block_length(size, numbers_each, self.target.dtype))
 
-    def _groups(self, numbers, size):
-        """The rows of groups by their numbers, by plate."""
+    def groups(self, numbers: Int[Array, "groups"], size: int) -> dict[str, Int[Array, "groups rows"]]:
+        """The rows of groups of so many, by their numbers, by plate."""
         rows = {}
         for plate in self.target.plates:
             each = size if len(self.target.plates) == 1 else plate.batch_size

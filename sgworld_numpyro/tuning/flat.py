@@ -79,9 +79,20 @@ def probe(
 
 def least_rise(estimates: Estimates, where: Probe, energies: Float[Array, "points"]) -> Rise:
     """The direction of least rise, given the energies at the points of a probe."""
-    # What the points are held back from is left to the priors: they are as exact there as anywhere.
     others = jnp.concatenate([where.points[1:], where.beyond])
-    priors = lax.map(estimates.energy_without_rows, others).reshape(2, -1)
+    return rise_of(where, energies, lax.map(estimates.energy_without_rows, others))
+
+
+def rise_of(where: Probe, energies: Float[Array, "points"], priors: Float[Array, "others"]) -> Rise:
+    """The direction of least rise.
+
+    Args:
+        where: the potential was looked at.
+        energies: at its points.
+        priors: what no row enters, at its points but for the first, and beyond.
+    """
+    # What the points are held back from is left to the priors: they are as exact there as anywhere.
+    priors = jnp.asarray(priors).reshape(2, -1)
     rises = energies[1:] - energies[0] + jnp.where(priors[1] == priors[0], 0.0, priors[1] - priors[0])
     rises = jnp.where(jnp.isfinite(rises), rises, jnp.inf).reshape(-1, len(SDS)).max(axis=1)
     # a direction of no length, at a mode that is met exactly, says nothing

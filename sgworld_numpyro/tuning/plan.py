@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sgworld_numpyro.gradients import GradientEstimator
 from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.preconditioners import Preconditioner
 from sgworld_numpyro.tuning.step_size import Discretisation
@@ -21,6 +22,11 @@ class Plan:
         temperature: T; at 0 a direction in which the potential does not rise does no harm.
         discretisation: what decides the bias; None if the integrator's law is not known or T is 0, and the step size is
             given.
+        window_law: what decides the bias of pilot chains.
+        estimators: of the gradient, among which to choose; one if it was given.
+        steps: of a sample if they were given, else None.
+        default_steps: of a sample if they are not chosen: a period of the scheme, or a pass.
+        period: of the scheme.
     """
 
     target: Target
@@ -31,3 +37,8 @@ class Plan:
     kinetic: bool
     temperature: float
     discretisation: Discretisation | None
+    window_law: Discretisation
+    estimators: tuple[GradientEstimator, ...]
+    steps: int | None
+    default_steps: int
+    period: int

@@ -1,4 +1,4 @@
-"""The steps of tuning, one after the other."""
+"""Tuning at the mode: one after the other, what may be traced, for data without values and very many dimensions."""
 
 from functools import partial
 
@@ -19,6 +19,17 @@ from sgworld_numpyro.tuning.report import Report, Tuning
 
 ENERGY = 1 / 3  # of the cost of a gradient
 LOOKED_AT = 16  # minibatches, of every start
+# What this procedure does not look for.
+OF_PILOTS = (
+    "cost",
+    "minibatch_cost",
+    "control_variate_cost",
+    "modes",
+    "pilot_r_hat",
+    "pilot_temperature",
+    "pilot_temperature_error",
+    "window_passes",
+)
 
 
 def tune(
@@ -39,7 +50,9 @@ def tune(
     estimates = Estimates.of(plan.target, arguments, order_key)
     chains, dim = positions.shape
     dense = dim <= MAX_DENSE
-    positions = jax.vmap(lambda start: warm_start.descend(estimates, start))(positions)
+    steps = warm_start.adam_steps(estimates.plate)
+    descents = jax.vmap(lambda start: warm_start.descend(estimates, warm_start.Descent.at(start), 0, steps))(positions)
+    positions = descents.sound
     best = positions[0]
     if chains > 1:
         energies, gradients = estimates.full(lambda energy: lax.map(jax.value_and_grad(energy), positions))
@@ -99,10 +112,13 @@ def tune(
         restarted=jnp.sum(~(sound & started)),
         warm_start_passes=_warm_start_passes(estimates, here.steps, chains, dim, dense),
         tuning_passes=_tuning_passes(estimates, chains, dim, dense),
+        steps_per_sample=plan.steps or plan.default_steps,
+        **dict.fromkeys(OF_PILOTS, nothing),
     )
     report = Report(*(jnp.asarray(value, best.dtype) for value in report))
     learnt = preconditioner if plan.learns_preconditioner else None
-    return starts, Tuning(learnt, Anchor(here.position, here.gradient), report), rise
+    anchor, steps = Anchor(here.position, here.gradient), plan.steps or plan.default_steps
+    return starts, Tuning(learnt, anchor, report, plan.estimators[0], steps), rise
 
 
 def _finite_on_minibatches(estimates, positions):
@@ -127,7 +143,7 @@ def _tuning_passes(estimates, chains, dim, dense):
 
 
 def _warm_start_passes(estimates, newton_steps, chains, dim, dense):
-    adam = warm_start.adam_steps(estimates) * estimates.plate.batch_size / estimates.plate.size
+    adam = warm_start.adam_steps(estimates.plate) * estimates.plate.batch_size / estimates.plate.size
     line = dense * len(warm_start.FRACTIONS) * ENERGY
     own = (chains > 1) * (1 + line)  # where a chain's descent ends, and its Newton step from there
     return adam + own + newton_steps * (curvature.passes(dim, dense, rates=False) + line) + line

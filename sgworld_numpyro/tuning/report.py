@@ -1,5 +1,7 @@
 """What tuning found and chose, in numbers and in words."""
 
+from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any, NamedTuple
 
@@ -9,13 +11,17 @@ from jax import Array
 from numpyro.infer import MCMC
 
 from sgworld_numpyro.chain.state import SGState
-from sgworld_numpyro.gradients import Anchor
+from sgworld_numpyro.gradients import Anchor, GradientEstimator
 from sgworld_numpyro.integrators import KineticState
 from sgworld_numpyro.tuning.curvature import Rates
 
 LABELS = {
     "step_size": "step size h",
     "friction": "friction γ",
+    "steps_per_sample": "steps a sample",
+    "cost": "passes over the data an effective draw, predicted",
+    "minibatch_cost": "  with minibatches",
+    "control_variate_cost": "  with control variates",
     "predicted_bias": "predicted relative error of the posterior variance, at most",
     "predicted_shift": "predicted shift of the posterior mean, in posterior sds, at most",
     "fastest_rate": "largest curvature λ, in the preconditioner's coordinates",
@@ -23,7 +29,12 @@ LABELS = {
     "hessian_noise": "scatter of minibatches' Hessians, E|δH u|²",
     "distance": "distance of the anchor from the mode, in posterior sds",
     "restarted": "chains that failed to start by themselves, and start from the best one",
+    "modes": "pilot chains whose descents ended elsewhere, as low",
+    "pilot_r_hat": "R-hat of the pilot chains",
+    "pilot_temperature": "temperature of the pilot chains' worst coordinate",
+    "pilot_temperature_error": "  standard error",
     "warm_start_passes": "warm start, in passes over the data",
+    "window_passes": "windows of pilot chains, in passes over the data",
     "tuning_passes": "tuning after it, in passes over the data",
 }
 NOTHING = "Nothing was tuned: step size and preconditioner were given."
@@ -46,6 +57,13 @@ class Report(NamedTuple):
     - **restarted** - chains that found no finite energy and gradient by themselves, and start where the best one is.
     - **warm_start_passes** - over the data, in gradients, that the warm start took.
     - **tuning_passes** - the same of what came after it; a Hessian-vector product counts as two gradients.
+    - **steps_per_sample** - inner steps.
+    - **cost** - passes over the data, in gradients, that an effective draw is predicted to take.
+    - **minibatch_cost**, **control_variate_cost** - the same with either estimator, where both were tried.
+    - **modes** - pilot chains whose descents ended in other places than the lowest, as low as it.
+    - **pilot_r_hat** - of the last window of pilot chains; NaN if none had to run.
+    - **pilot_temperature** - of their worst coordinate, by E[θ_j ∂_jU] = T, and **pilot_temperature_error**; likewise.
+    - **window_passes** - that the pilot chains took together.
     """
 
     step_size: Array
@@ -62,6 +80,15 @@ class Report(NamedTuple):
     restarted: Array
     warm_start_passes: Array
     tuning_passes: Array
+    steps_per_sample: Array
+    cost: Array
+    minibatch_cost: Array
+    control_variate_cost: Array
+    modes: Array
+    pilot_r_hat: Array
+    pilot_temperature: Array
+    pilot_temperature_error: Array
+    window_passes: Array
 
     @property
     def tuned(self) -> bool:
@@ -73,7 +100,7 @@ class Report(NamedTuple):
         found = []
         for name, label in LABELS.items():
             values = np.ravel(getattr(self, name))
-            if np.isfinite(values).any() and (name != "restarted" or values.any()):
+            if np.isfinite(values).any() and (name not in ("restarted", "modes", "window_passes") or values.any()):
                 found.append((label, [f"{value:.3g}" for value in values]))
         return found
 
@@ -95,17 +122,28 @@ class Report(NamedTuple):
         return Rates(self.fastest_rate, self.mean_rate, self.gradient_noise, self.hessian_noise, self.slope)
 
 
-class Tuning(NamedTuple):
-    """What a run learnt before its first sample.
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["preconditioner", "anchor", "report"],
+    meta_fields=["gradient", "steps"],
+)
+@dataclass(frozen=True)
+class Tuning:
+    """What a run learnt before its first sample: all that it takes to go on from a state.
 
-    - **preconditioner** - the learnt one; None if it was given.
-    - **anchor** - position and full gradient near the mode.
-    - **report** - scalars; see ``Report``.
+    Attributes:
+        preconditioner: the learnt one; None if it was given.
+        anchor: position and full gradient near the mode, or where the mean of the pilot's draws is.
+        report: scalars; see ``Report``.
+        gradient: the estimator.
+        steps: of a sample.
     """
 
     preconditioner: Any
     anchor: Anchor
     report: Report
+    gradient: GradientEstimator
+    steps: int
 
 
 def tuning_report(mcmc: MCMC) -> Report:

@@ -2,16 +2,21 @@
 
 In the fastest direction, of curvature λ in the preconditioner's coordinates, the relative error of the variance is
 
-    e(h) = e_integrator(h) + (ρ + s)/T · e_scheme(Rhλ) + e_unequal(h).
+    e(h) = e_integrator(h) + (ρ/T + s) · e_scheme(Rhλ) + e_unequal(h).
 
 e_scheme is the law of the scheme for rows that share their Hessian and have the noise of a well-specified model, which
-``linear_gaussian`` knows exactly: (Rε)³/24 for reshuffled rows at the ends of passes, for instance (arXiv 2306.03521).
-ρ is the gradients' noise, 0 with control variates, and s = E|δH_b u|²/(R λ²) what the scatter of the Hessians adds.
-Where Hessians differ, reshuffled schemes also change the covariance and the mean themselves,
+``linear_gaussian`` knows exactly: (Rε)³/24 for reshuffled rows at the ends of short passes, for instance (arXiv
+2306.03521), and that of independent batches where a chain forgets within a pass. ρ is the gradients' noise, 0 with
+control variates, and s = E|δH_i u|²/(N λ²), of single rows, what the scatter of the Hessians adds: with control variates
+and independent batches the bias is E|δH_b u|²/λ² times h√λ/4 at γ = 2√λ.
 
-    e_unequal = (h/2) E|δH_b u|²/λ,   shift of the mean = (h/2) E[δH_b δg_b] / λ,
+Where Hessians differ, reshuffled schemes also change the covariance and the mean themselves. Batches of one pass are
+anticorrelated, so that what batch b did to the chain meets the others' Hessians, as far as the chain remembers it:
 
-of first order for overdamped integrators; with h²(R + 1)/6 for h/2, of second order, for kinetic ones.
+    e_unequal = f(Rε) E|δH_b u|²/(R λ²),   shift of the mean = f(Rε) E[δH_b δg_b]/(R λ²),
+
+with f(p) = 1 - (1/p) ∫₀ᵖ g(t) dt and g the chain's memory of a displacement, e^{-t} for overdamped integrators: f is
+p/2 for short passes, p²/6 for kinetic ones, and 1 for long ones.
 """
 
 import math
@@ -23,9 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
+from scipy.interpolate import RegularGridInterpolator
 
 from sgworld_numpyro.integrators import NamedIntegrator
 from sgworld_numpyro.linear_gaussian import gaussian_mean, stationary_moments
+from sgworld_numpyro.linear_gaussian.stationary import periodic_covariance
+from sgworld_numpyro.linear_gaussian.steps import LAWS
 from sgworld_numpyro.subsampling import FullBatch, IndependentBatches, NamedScheme, WithReplacement
 from sgworld_numpyro.tuning.curvature import Rates
 
@@ -33,13 +41,16 @@ from sgworld_numpyro.tuning.curvature import Rates
 LARGEST_STEP = {"overdamped": 0.5, "kinetic": 0.7}
 LONGEST_PASS = 1.0  # R h λ or R h √λ, beyond which a pass forgets its own beginning
 SHORTEST_PASS = 1e-3  # below which a run would take thousands of passes to move
-MAX_PERIOD = 200  # of a period whose law is computed as it is; a longer one is replaced by one of as many steps
+LAST_STEP = 0.9  # ε of the longest step whose law is looked at
+FORGOTTEN = 20.0  # R ε of passes so long that what is reshuffled is as good as independent
+MAX_PERIOD = 120  # of a period whose law is computed as it is; a longer one is replaced by one of as many steps
 SHIFT = 2.0  # posterior sds that the mean may move by a unit of tolerance: 0.04 at 2 %
 GRID = 1000
+_NOTHING = np.finfo(float).eps
 
 
 class BiasCurve(NamedTuple):
-    """The logarithm of e_scheme against those of R h λ, or of R h √λ and R h γ for kinetic integrators."""
+    """The logarithm of e_scheme against those of R h λ, or of R h √λ and γ/√λ for kinetic integrators."""
 
     pass_time: Float[np.ndarray, "times"]
     damping: Float[np.ndarray, "dampings"]
@@ -47,7 +58,7 @@ class BiasCurve(NamedTuple):
 
     def at(self, pass_time, damping):
         """e_scheme, interpolated in logarithms; may be traced."""
-        x, y = jnp.log(pass_time), jnp.log(damping)
+        x, y = jnp.broadcast_arrays(jnp.log(pass_time), jnp.log(damping))
         if len(self.damping) == 1:
             return jnp.exp(jnp.interp(x, self.pass_time, self.excess[0]))
         rows = jnp.stack([jnp.interp(x, self.pass_time, row) for row in self.excess])
@@ -81,14 +92,41 @@ def _curve_of(
     batch_size: int,
     at_ends: bool,
 ) -> BiasCurve:
-    scheme, integrator, factor = scheme_type(), integrator_type(), 1.0
-    if isinstance(scheme, IndependentBatches):  # without duplicates; nothing else depends on N apart from R
-        scheme, factor = WithReplacement(), (num_rows - batch_size) / max(num_rows - 1, 1)
+    """e_scheme as that of independent batches, at the very step, times what the scheme makes of it in passes so long.
+
+    The second depends on the length of the passes and hardly on the number of their steps, and is looked at with few.
+    """
+    scheme, integrator, batches = scheme_type(), integrator_type(), num_rows / batch_size
+    longest = LAST_STEP * batches
+    times = np.geomspace(SHORTEST_PASS / 10, longest, 30)
+    dampings = np.geomspace(0.03, 100, 12) if integrator.kinetic else np.ones(1)
+    independent = batches * np.stack([_of_independent(integrator, times / batches, c) for c in dampings])
+    factor = (num_rows - batch_size) / max(num_rows - 1, 1) if isinstance(scheme, IndependentBatches) else 1.0
+    if scheme.redraws == "step":
+        return BiasCurve(np.log(times), np.log(dampings), np.log(np.maximum(factor * independent, _NOTHING)))
     if num_rows // math.gcd(num_rows, batch_size) > MAX_PERIOD:
         num_rows, batch_size = _fewer_rows(num_rows, batch_size)
+    share = _share_of(scheme, integrator, num_rows, batch_size, at_ends)
+    shares = np.stack([share(times, damping) for damping in dampings])
+    return BiasCurve(np.log(times), np.log(dampings), np.log(np.maximum(independent, _NOTHING)) + shares)
+
+
+def _of_independent(integrator, steps, damping):
+    """e_scheme of batches drawn with replacement, by the step ε of an integrator and γ/√λ."""
+    found = []
+    for step in steps:  # in units of time in which λ = 1
+        parts = LAWS[type(integrator)].step(step, 1.0, damping)
+        contraction = parts.with_curvature(np.ones(1))
+        kicked = periodic_covariance(contraction, parts.after @ parts.kick, np.eye(1), repeated=False)
+        found.append(kicked[0, 0, 0, 0, 0])
+    return np.array(found)
+
+
+def _share_of(scheme, integrator, num_rows, batch_size, at_ends):
+    """Logarithm of a scheme's e_scheme by that of independent batches, a function of R ε and γ/√λ."""
     step_size = batch_size / num_rows
-    last = 0.9 * min(2.0, 1 / step_size)
-    times = np.r_[np.geomspace(1e-4, 0.05 * last, 5), np.geomspace(0.08 * last, last, 15)]  # powers at first
+    last = min(FORGOTTEN, LAST_STEP / step_size)
+    times = np.r_[np.geomspace(1e-4, 0.02 * last, 4)[:-1], np.geomspace(0.02 * last, last, 12)]  # powers at first
     rates = times**2 if integrator.kinetic else times
     values = np.random.default_rng(0).standard_normal(num_rows)
     values = (values - values.mean()) / values.std()
@@ -96,19 +134,28 @@ def _curve_of(
     problem = gaussian_mean(np.zeros((num_rows, len(rates))), np.diag(num_rows / rates))
     problem = problem._replace(row_shifts=values[:, None] * np.sqrt(rates / num_rows))
 
-    def variances(scheme, integrator):
-        moments = stationary_moments(problem, scheme, integrator, step_size, batch_size)
-        return np.diagonal((moments.period_end if at_ends else moments.averaged)[1])
+    def excess(scheme, integrator):
+        def variances(scheme):
+            moments = stationary_moments(problem, scheme, integrator, step_size, batch_size)
+            return np.diagonal((moments.period_end if at_ends else moments.averaged)[1])
 
-    def excess(integrator):
-        found = factor * rates * (variances(scheme, integrator) - variances(FullBatch(), integrator))
-        return np.log(np.maximum(found, np.finfo(float).eps))
+        return np.maximum(rates * (variances(scheme) - variances(FullBatch())), np.finfo(float).eps)
+
+    def logarithm(integrator):
+        return np.log(excess(scheme, integrator) / excess(WithReplacement(), integrator))
 
     if not integrator.kinetic:
-        return BiasCurve(np.log(times), np.zeros(1), excess(integrator)[None])
-    dampings = np.geomspace(1e-3, 50, 16)
-    with_friction = [replace(integrator, friction=float(damping)) for damping in dampings]  # type: ignore[type-var]
-    return BiasCurve(np.log(times), np.log(dampings), np.stack([excess(damped) for damped in with_friction]))
+        shares = logarithm(integrator)
+        return lambda pass_time, _: np.interp(np.log(pass_time), np.log(times), shares)
+    damped = np.geomspace(1e-3, 50 * last, 12)  # R h γ
+    table = np.stack([logarithm(replace(integrator, friction=float(damping))) for damping in damped])
+    found = RegularGridInterpolator((np.log(damped), np.log(times)), table, bounds_error=False, fill_value=None)
+
+    def share(pass_time, damping):
+        within = np.clip(pass_time, times[0], times[-1])
+        return found(np.column_stack([np.clip(np.log(damping * within), *np.log(damped[[0, -1]])), np.log(within)]))
+
+    return share
 
 
 def _fewer_rows(num_rows: int, batch_size: int) -> tuple[int, int]:
@@ -162,23 +209,53 @@ class Discretisation:
     def bias(self, step_size, friction, rates: Rates) -> tuple[Array, Array]:
         """Relative error of the variance in the fastest direction, and shift of the mean in posterior sds."""
         rate = jnp.sqrt(rates.fastest) if self.kinetic else rates.fastest
-        step, reshuffled = step_size * rate, self.scheme.redraws != "step"
-        scale = step_size**2 * (self.batches + 1) / 6 if self.kinetic else step_size / 2
+        step = step_size * rate
         own = self.integrator.variance_error(step)
         if isinstance(self.scheme, FullBatch):
             return own + 0 * step, 0 * step
+        damping = friction / rate
         curve = bias_curve(self.scheme, self.integrator, self.num_rows, self.batch_size, self.at_ends)
-        noise = rates.noise * self.minibatch_noise + rates.hessian_noise / (self.batches * rates.fastest**2)
-        drawn = noise / self.temperature * curve.at(self.batches * step, self.batches * step_size * friction)
-        unequal = scale * rates.hessian_noise / rates.fastest * reshuffled
-        shift = scale * rates.slope / jnp.sqrt(rates.mean) * reshuffled * self.minibatch_noise
+        noise = rates.noise * self.minibatch_noise / self.temperature
+        noise = noise + rates.hessian_noise * self.of_rows / rates.fastest**2
+        drawn = noise * curve.at(self.batches * step, damping)
+        met_again = self._met_again(self.batches * step, damping) / self.batches
+        unequal = met_again * rates.hessian_noise / rates.fastest**2
+        shift = met_again * rates.slope / (rates.fastest * jnp.sqrt(rates.mean)) * self.minibatch_noise
         return own + drawn + unequal, shift / jnp.sqrt(self.temperature)
+
+    @property
+    def of_rows(self) -> float:
+        """What turns the variance of minibatches' means, drawn without replacement, into that of rows by N."""
+        return (self.num_rows - 1) / (self.num_rows * max(self.batches - 1, 1e-9)) if self.batches > 1 else 0.0
+
+    def _met_again(self, pass_time, damping):
+        """f: how much of what a batch did is still there when the rest of its pass comes, which makes up for it."""
+        if self.scheme.redraws == "step":
+            return jnp.zeros_like(pass_time)
+        # of single precision little is left in short passes: the series there
+        if not self.kinetic:
+            short = pass_time / 2 - pass_time**2 / 6
+            return jnp.where(pass_time < 0.05, short, 1 + jnp.expm1(-pass_time) / pass_time)
+        short = pass_time**2 / 6 - damping * pass_time**3 / 24 + (damping**2 - 1) * pass_time**4 / 120
+        return jnp.where(pass_time < 0.2, (1 + 1 / self.batches) * short, (1 + 1 / self.batches) * _forgotten(pass_time, damping))
 
     def choose(self, friction, rates: Rates) -> Array:
         """The largest step size within the tolerance; shorter than any that is of use if there is none."""
         rate = jnp.sqrt(rates.fastest) if self.kinetic else rates.fastest
-        longest = min(LONGEST_PASS, self.largest_step * self.batches)
+        longest = self.largest_step * self.batches
+        if self.minibatch_noise:
+            longest = min(longest, LONGEST_PASS)
         steps = jnp.geomspace(SHORTEST_PASS / 3, longest, GRID) / (self.batches * rate)
         bias, shift = self.bias(steps, friction, rates)
         within = (bias <= self.tolerance) & (shift <= SHIFT * self.tolerance)
         return steps[jnp.maximum(jnp.sum(jnp.cumprod(within)) - 1, 0)]
+
+
+def _forgotten(pass_time, damping):
+    """1 - (1/p) ∫₀ᵖ g of g'' + c g' + g = 0, g(0) = 1, g'(0) = 0, whose integral is c(1 - g) - g'."""
+    root = jnp.sqrt(jnp.asarray(damping**2 / 4 - 1, complex) + 1e-6)
+    decay = jnp.exp(-damping * pass_time / 2)
+    grown, fallen = jnp.exp(root * pass_time) * decay, jnp.exp(-root * pass_time) * decay
+    cosh, sinh = jnp.real(grown + fallen) / 2, jnp.real((grown - fallen) / (2 * root))
+    memory = cosh + damping / 2 * sinh
+    return 1 - (damping * (1 - memory) + sinh) / pass_time

@@ -14,7 +14,8 @@ from sgworld_numpyro.chain.divergence import DivergenceWarning
 from sgworld_numpyro.chain.engine import Engine
 from sgworld_numpyro.chain.stability import largest_stable_step_size
 from sgworld_numpyro.chain.state import SGState
-from sgworld_numpyro.integrators import EulerMaruyama, KineticState, is_kinetic
+from sgworld_numpyro.gradients import GradientEstimator
+from sgworld_numpyro.integrators import BAOAB, EulerMaruyama, KineticState, is_kinetic
 from sgworld_numpyro.linear_gaussian import knows_integrator, knows_scheme
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import is_traced
@@ -29,11 +30,15 @@ from sgworld_numpyro.subsampling import (
     SubsamplingScheme,
     WithReplacement,
 )
+from sgworld_numpyro.tuning.choice import default_estimators
+from sgworld_numpyro.tuning.curvature import MAX_DENSE
 from sgworld_numpyro.tuning.flat import Rise
+from sgworld_numpyro.tuning.looks import reshuffles
 from sgworld_numpyro.tuning.plan import Plan
 from sgworld_numpyro.tuning.procedure import tune
 from sgworld_numpyro.tuning.refusal import out_of_scale, problem_with
 from sgworld_numpyro.tuning.report import Tuning
+from sgworld_numpyro.tuning.staged import Learnt
 from sgworld_numpyro.tuning.step_size import Discretisation
 
 _STREAM = 0x70E
@@ -44,24 +49,42 @@ def learns(component: Any) -> bool:
     return getattr(component, "to_be_learnt", False)
 
 
-def plan_of(engine: Engine, step_size: Any, bias_tolerance: float) -> Plan | None:
-    """What to learn, or None if everything is given."""
+def plan_of(
+    engine: Engine, step_size: Any, bias_tolerance: float, gradient: GradientEstimator | None, steps: int | None
+) -> Plan | None:
+    """What to learn, or None if everything is given.
+
+    Args:
+        engine: what advances the chain, with defaults for what is open.
+        step_size: h, a schedule, or None.
+        bias_tolerance: relative error of the variance.
+        gradient: the estimator, or None if it may be chosen.
+        steps: of a sample; likewise.
+    """
     friction = getattr(engine.integrator, "friction", None)
     missing = is_kinetic(engine.integrator) and friction is None
     if not (step_size is None or missing or learns(engine.preconditioner) or engine.gradient.needs_anchor):
         return None
-    plate = engine.target.longest_plate
+    plate, temperature = engine.target.longest_plate, engine.temperature or 1.0
+    scheme = engine.subsampling if reshuffles(engine.subsampling) else RandomReshuffle()
+    window_law = Discretisation(
+        scheme=_with_known_law(scheme, plate),
+        integrator=BAOAB(),
+        num_rows=plate.size,
+        batch_size=plate.batch_size,
+        at_ends=True,
+        temperature=temperature,
+        minibatch_noise=True,
+        tolerance=bias_tolerance,
+    )
     discretisation, integrator = None, engine.integrator
     if knows_integrator(integrator) and engine.temperature > 0:
-        discretisation = Discretisation(
+        discretisation = replace(
+            window_law,
             scheme=_with_known_law(engine.subsampling, plate),
             integrator=integrator,
-            num_rows=plate.size,
-            batch_size=plate.batch_size,
             at_ends=engine.steps % engine.period == 0,
-            temperature=engine.temperature,
             minibatch_noise=not engine.gradient.needs_anchor,
-            tolerance=bias_tolerance,
         )
     given = float(step_size(jnp.int32(0))) if callable(step_size) else step_size
     return Plan(
@@ -73,6 +96,11 @@ def plan_of(engine: Engine, step_size: Any, bias_tolerance: float) -> Plan | Non
         kinetic=is_kinetic(engine.integrator),
         temperature=engine.temperature,
         discretisation=discretisation,
+        window_law=window_law,
+        estimators=default_estimators(gradient, chooses=given is None),
+        steps=steps if given is None else engine.steps,
+        default_steps=engine.steps,
+        period=engine.period,
     )
 
 
@@ -91,6 +119,12 @@ def _with_known_law(scheme: SubsamplingScheme, plate: Plate) -> NamedScheme:
     return scheme
 
 
+def may_be_staged(plan: Plan, arguments: Arguments) -> bool:
+    """Whether tuning can be driven from Python: data that have values, a dense metric, a posterior to sample."""
+    known = not any(map(is_traced, arguments.leaves))
+    return known and plan.target.dim <= MAX_DENSE and plan.temperature > 0
+
+
 def start_near_the_mode(plan: Plan, arguments: Arguments, state: SGState, rng_key: Array) -> tuple[SGState, Rise]:
     """An initial state moved near the mode, with what was learnt there, and the least rise of the potential from there.
 
@@ -98,20 +132,32 @@ def start_near_the_mode(plan: Plan, arguments: Arguments, state: SGState, rng_ke
     """
     single = is_prng_key(rng_key)
     key = random.fold_in(rng_key if single else rng_key[0], _STREAM)
-    dim = plan.target.dim
-    positions, tuning, rise = tune(plan, arguments, state.position.reshape(-1, dim), key)
-    z = plan.target.unravel(positions[0]) if single else jax.vmap(plan.target.unravel)(positions)
+    positions, tuning, rise = tune(plan, arguments, state.position.reshape(-1, plan.target.dim), key)
+    return _with_tuning(plan, state, positions[0] if single else positions, tuning), rise
+
+
+def start_at_pilot(plan: Plan, state: SGState, rng_key: Array, learnt: Learnt) -> SGState:
+    """An initial state moved to a draw of the pilot, which each chain takes by its own key, with what was learnt."""
+
+    def pick(key):
+        return learnt.pool[random.randint(random.fold_in(key, _STREAM), (), 0, len(learnt.pool))]
+
+    positions = pick(rng_key) if is_prng_key(rng_key) else jax.vmap(pick)(rng_key)
+    return _with_tuning(plan, state, positions, learnt.tuning)
+
+
+def _with_tuning(plan, state, positions, tuning):
+    z = plan.target.unravel(positions) if positions.ndim == 1 else jax.vmap(plan.target.unravel)(positions)
     integrator_state = state.integrator_state
     if isinstance(integrator_state, KineticState) and plan.friction is None:
         friction = jnp.full_like(integrator_state.friction, tuning.report.friction)
         integrator_state = integrator_state._replace(friction=friction)
-    state = state._replace(
+    return state._replace(
         z=z,
         step_size=jnp.full_like(state.step_size, tuning.report.step_size),
         integrator_state=integrator_state,
         tuning=tuning,
     )
-    return state, rise
 
 
 def check_tuning(plan: Plan, tuning: Tuning, rise: Rise, binding: Binding) -> None:

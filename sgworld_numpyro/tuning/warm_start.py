@@ -10,6 +10,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from sgworld_numpyro.preconditioners import Preconditioner
+from sgworld_numpyro.subsampling import Plate
 from sgworld_numpyro.tuning import flat
 from sgworld_numpyro.tuning.estimates import Estimates
 
@@ -24,35 +25,60 @@ NEAR = 0.1  # squared distance from the mode in posterior sds, a dimension: near
 FRACTIONS = np.append(0.5 ** np.arange(10), 0.0)  # of a Newton step, of which the best is taken
 
 
-def adam_steps(estimates: Estimates) -> int:
+def adam_steps(plate: Plate) -> int:
     """How many minibatches Adam takes."""
-    return int(np.clip(PASSES * estimates.plate.batches, *ADAM_STEPS))
+    return int(np.clip(PASSES * plate.batches, *ADAM_STEPS))
 
 
-def descend(estimates: Estimates, start: Float[Array, "dim"]) -> Float[Array, "dim"]:
+class Descent(NamedTuple):
+    """Where Adam is on its way.
+
+    - **position** - where it is.
+    - **sound** - the last position with a finite gradient, coordinate by coordinate: where the descent has led.
+    - **mean**, **squares** - of the gradients, as Adam keeps them.
+    """
+
+    position: Float[Array, "dim"]
+    sound: Float[Array, "dim"]
+    mean: Float[Array, "dim"]
+    squares: Float[Array, "dim"]
+
+    @classmethod
+    def at(cls, start: Float[Array, "dim"]) -> "Descent":
+        """Before its first step."""
+        nothing = jnp.zeros_like(start)
+        return cls(start, start, nothing, nothing)
+
+
+def descend(estimates: Estimates, descent: Descent, first: int | Array, last: int | Array) -> Descent:
     """Adam (Kingma & Ba 2015, ICLR) on minibatches of the plates' sizes, its steps falling to 0 along a cosine.
 
     A coordinate in which a minibatch has no finite gradient goes back to where it last had one, without momentum: if it
     stayed where it is, it would find no gradient there ever again.
+
+    Args:
+        estimates: the model on its data.
+        descent: so far.
+        first: step to begin with, of ``adam_steps``.
+        last: step to stop before.
     """
-    steps, size = adam_steps(estimates), estimates.plate.batch_size
-    first = min(FIRST_STEP, SUM_OF_STEPS / np.sqrt(start.size))
+    dim, steps, size = descent.position.size, adam_steps(estimates.plate), estimates.plate.batch_size
+    first_step = min(FIRST_STEP, SUM_OF_STEPS / np.sqrt(dim))
     keep, keep_squares = DECAYS
 
     def step(number, descent):
         position, sound, mean, squares = descent
-        gradient = estimates.sum_over_groups(lambda energy: jax.grad(energy)(position), number, 1, size, start.size)
+        gradient = estimates.sum_over_groups(lambda energy: jax.grad(energy)(position), number, 1, size, dim)
         finite = jnp.isfinite(gradient)
         mean = jnp.where(finite, keep * mean + (1 - keep) * gradient, 0.0)
         squares = jnp.where(finite, keep_squares * squares + (1 - keep_squares) * gradient**2, squares)
         scale = jnp.sqrt(squares / (1 - keep_squares ** (number + 1))) + TINY
-        rate = first * 0.5 * (1 + jnp.cos(jnp.pi * number / steps))
+        rate = first_step * 0.5 * (1 + jnp.cos(jnp.pi * number / steps))
         onward = position - rate * mean / (1 - keep ** (number + 1)) / scale
         sound = jnp.where(finite, position, sound)
-        return jnp.where(finite, onward, sound), sound, mean, squares
+        return Descent(jnp.where(finite, onward, sound), sound, mean, squares)
 
-    nothing = jnp.zeros_like(start)
-    return lax.fori_loop(0, steps, step, (start, start, nothing, nothing))[1]
+    return lax.fori_loop(first, last, step, descent)
 
 
 def trials(

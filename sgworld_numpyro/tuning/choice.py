@@ -1,0 +1,123 @@
+"""What a kernel leaves open, chosen so that an effective draw costs least: estimator, friction, step, steps a sample."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgworld_numpyro.gradients import ControlVariate, GradientEstimator, Minibatch
+from sgworld_numpyro.preconditioners import Dense, Diagonal, Preconditioner
+from sgworld_numpyro.tuning.curvature import Rates
+from sgworld_numpyro.tuning.looks import Looks
+from sgworld_numpyro.tuning.pilot import Pilot, rates_at
+from sgworld_numpyro.tuning.plan import Plan
+from sgworld_numpyro.tuning.step_size import Discretisation
+
+DAMPINGS = 0.7, 1.0, 1.4, 2.0  # γ/√λ that are tried
+WORTH = 0.4  # effective draws that a draw should be worth, about
+LONGEST_SAMPLE = 50  # passes
+
+
+class Choice(NamedTuple):
+    """What a run samples with.
+
+    Attributes:
+        preconditioner: M.
+        gradient: the estimator.
+        step_size: h.
+        friction: γ; NaN if there is none.
+        steps: of a sample.
+        bias: relative error of the variance that is predicted.
+        shift: of the mean, in posterior sds.
+        cost: passes over the data an effective draw.
+        costs: by the name of each estimator that was tried.
+        rates: what decided.
+    """
+
+    preconditioner: Preconditioner
+    gradient: GradientEstimator
+    step_size: float
+    friction: float
+    steps: int
+    bias: float
+    shift: float
+    cost: float
+    costs: dict[str, float]
+    rates: Rates
+
+
+def choose(plan: Plan, looks: Looks, pilot: Pilot) -> Choice:
+    """The cheapest of what the plan leaves open, within its tolerance."""
+    preconditioner = _preconditioner(plan, looks, pilot)
+    root = np.asarray(_root_of(preconditioner, looks), float)
+    rates = rates_at(looks, pilot.at, pilot.hessians, pilot.mean, root, plan.temperature)
+    slowest = max(float(np.linalg.eigvalsh(root.T @ pilot.hessians.mean(0) @ root)[0]), 1e-6 * float(rates.mean))
+    tried = [
+        _tried(plan, estimator, damping, rates, slowest, pilot)
+        for estimator in plan.estimators
+        for damping in (DAMPINGS if plan.kinetic and plan.friction is None else (None,))
+    ]
+    best = min(tried, key=lambda one: one.cost)
+    costs = {type(e).__name__: min(one.cost for one in tried if one.gradient is e) for e in plan.estimators}
+    return best._replace(preconditioner=preconditioner, costs=costs)
+
+
+def _preconditioner(plan, looks, pilot):
+    if not plan.learns_preconditioner:
+        return plan.preconditioner
+    if isinstance(plan.preconditioner, Diagonal):
+        diagonal = 1 / np.maximum(np.diagonal(pilot.hessians.mean(0)), np.finfo(np.float32).tiny)
+        return Diagonal.tree_unflatten(None, (jnp.asarray(diagonal, looks.dtype),))
+    return Dense.from_root(jnp.asarray(pilot.root, looks.dtype))
+
+
+def _root_of(preconditioner, looks):
+    dim = looks.dim
+    return jax.vmap(preconditioner.apply_root)(jnp.eye(dim, dtype=looks.dtype)).T
+
+
+def _tried(plan: Plan, estimator, damping, rates: Rates, slowest: float, pilot: Pilot) -> Choice:
+    friction = np.nan
+    if plan.kinetic:
+        friction = plan.friction if damping is None else damping * float(np.sqrt(rates.mean))
+    law, anchored = plan.discretisation, estimator.needs_anchor
+    bias = shift = np.nan
+    step_size = plan.step_size
+    if law is not None:
+        law = replace(law, minibatch_noise=not anchored, at_ends=law.at_ends and not (anchored and plan.steps is None))
+        if step_size is None:
+            step_size = float(law.choose(friction, rates)) / pilot.smaller
+        bias, shift = (float(number) for number in law.bias(step_size, friction, rates))
+    time = _autocorrelation_time(friction, slowest) if plan.kinetic else 2 / slowest
+    time *= pilot.slowdown
+    batches = plan.target.longest_plate.batches
+    cost = time / step_size * (2 if anchored else 1) / batches
+    steps = plan.steps or _steps(plan, WORTH * time / step_size, step_size, rates, anchored)
+    return Choice(plan.preconditioner, estimator, step_size, friction, steps, bias, shift, cost, {}, rates)
+
+
+def _autocorrelation_time(friction, rate):
+    """Time of a kinetic chain that is worth an effective draw, of positions and of their squares, whichever is worse.
+
+    The integrals of the autocorrelations of damped oscillations, doubled.
+    """
+    return max(2 * friction / rate, (rate + friction**2) / (friction * rate))
+
+
+def _steps(plan, wanted, step_size, rates, anchored):
+    """Steps of a sample: any number where passes are long, whole periods where batches of a pass make up for another."""
+    one_pass = plan.target.longest_plate.batches
+    most = LONGEST_SAMPLE * one_pass
+    rate = np.sqrt(rates.fastest) if plan.kinetic else rates.fastest
+    free = plan.period == 1 or (anchored and step_size * rate * one_pass > 1)
+    unit = 1 if free else plan.default_steps
+    return int(np.clip(round(wanted / unit), 1, max(1, most // unit))) * unit
+
+
+def default_estimators(given: GradientEstimator | None, chooses: bool) -> tuple[GradientEstimator, ...]:
+    """Which estimators may be taken: the given one, or both where a kernel leaves it open."""
+    if given is not None:
+        return (given,)
+    return (Minibatch(), ControlVariate()) if chooses else (Minibatch(),)

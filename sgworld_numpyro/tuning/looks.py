@@ -1,0 +1,298 @@
+"""Looks at a model's data: small compiled pieces, driven from Python and used again.
+
+Each is compiled once for a model and its data. One large program that did all of tuning would take as long to compile
+as everything else that a user waits for.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax, random
+from jaxtyping import Float
+
+from sgworld_numpyro.chain.binding import Binding
+from sgworld_numpyro.chain.data import Data
+from sgworld_numpyro.chain.engine import Engine, steps_per_pass
+from sgworld_numpyro.chain.start import initial_state, state_at
+from sgworld_numpyro.chain.state import SGState
+from sgworld_numpyro.gradients import Minibatch
+from sgworld_numpyro.integrators import BAOAB
+from sgworld_numpyro.linear_gaussian import knows_scheme
+from sgworld_numpyro.model.arguments import Arguments
+from sgworld_numpyro.model.blocks import block_length
+from sgworld_numpyro.preconditioners import Dense
+from sgworld_numpyro.subsampling import Plate, RandomReshuffle, SubsamplingScheme
+from sgworld_numpyro.tuning import warm_start
+from sgworld_numpyro.tuning.estimates import Estimates, product
+from sgworld_numpyro.tuning.warm_start import Descent
+
+POINTS = 17  # whose energies one look takes: a place, and as many trials or draws around it
+DRAWS = 8  # at which curvature and scatter are averaged
+HESSIAN_PASSES = 1.25  # over the data, in Hessian-vector products, that a mean Hessian may take
+HESSIAN_ROWS = 4_000_000  # or as many rows times columns, if that is more: a fraction of a second
+GROUPS_PER_DIMENSION = 20  # of rows, whose gradients' covariance is then known to some 20 %
+MIN_GROUPS = 64
+GROUP = 256  # rows at most, of a Hessian's groups
+ENERGY = 1 / 3  # of the cost of a gradient
+RECORDED = 32  # draws of each chain in a window
+
+
+class Looks:
+    """The data of one run, as tuning sees them; every number is for all the data, in nats.
+
+    Args:
+        binding: the model on its data.
+        key: of a random order of the rows.
+    """
+
+    def __init__(self, binding: Binding, key: Array):
+        self._binding = binding
+        self._target = binding.engine.target
+        self._once = binding.hold  # in a trace there are no options for the compiler
+        orders = partial(_orders, self._target)
+        self.passes = 0.0  # over the data, in gradients, of everything but descents and windows
+        self._orders = binding.compiled("orders", orders, binding.arguments, once=self._once)(key)
+
+    @property
+    def plate(self) -> Plate:
+        """The plate that takes most batches a pass."""
+        return self._target.longest_plate
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates."""
+        return self._target.dim
+
+    @property
+    def dtype(self):
+        """Of positions."""
+        return self._target.dtype
+
+    def _look(self, name: str, function: Callable, *inputs: Any) -> Any:
+        def on_data(arguments, orders, *inputs):
+            return function(Estimates(self._target, arguments, orders), *inputs)
+
+        return self._binding.compiled(name, on_data, self._binding.arguments)(self._orders, *inputs)
+
+    def initial_positions(self, init_strategy: Callable, keys: Array, given: Any) -> tuple[Array, Array]:
+        """Where chains of these keys would start, shape (chains, dim), and whether that is possible."""
+        begin = partial(initial_state, self._binding.engine, init_strategy, 1.0)
+        state, valid = self._binding.compiled("start", begin, self._binding.arguments, once=self._once)(keys, given)
+        return state.position, valid
+
+    def descend(self, descents: Descent, first: int, last: int) -> Descent:
+        """Several descents, from step ``first`` to before ``last``."""
+
+        def all_of_them(estimates, descents, first, last):
+            return jax.vmap(lambda one: warm_start.descend(estimates, one, first, last))(descents)
+
+        return self._look("descend", all_of_them, descents, jnp.int32(first), jnp.int32(last))
+
+    def heights(self, points: np.ndarray) -> np.ndarray:
+        """Energies at points (n, dim) less that at the first of them, in double precision; NaN is made infinite."""
+        first, others = points[:1], np.atleast_2d(points[1:])
+        found = [np.zeros(1)]
+        for start in range(0, len(others), POINTS - 1):
+            some = np.concatenate([first, others[start : start + POINTS - 1]])
+            padded = np.concatenate([some, np.repeat(first, POINTS - len(some), axis=0)])
+            self.passes += POINTS * ENERGY
+            energies = self._look("heights", _heights, jnp.asarray(padded, self.dtype))
+            found.append(np.asarray(energies, float)[1 : len(some)])
+        heights = np.concatenate(found)
+        return np.where(np.isnan(heights), np.inf, heights)
+
+    def gradient(self, position: np.ndarray) -> np.ndarray:
+        """The gradient of all the data."""
+        self.passes += 1
+        found = self._look("gradient", lambda e, x: e.gradient(x), jnp.asarray(position, self.dtype))
+        return np.asarray(found, float)
+
+    def gradients(self, positions: np.ndarray) -> np.ndarray:
+        """Those at several positions (n, dim)."""
+
+        def at_all(estimates, positions):
+            return estimates.full(lambda energy: lax.map(jax.grad(energy), positions))
+
+        self.passes += len(positions)
+        return np.asarray(self._look("gradients", at_all, jnp.asarray(positions, self.dtype)), float)
+
+    def hessians(self, positions: np.ndarray, number: int = 0) -> np.ndarray:
+        """Of ``DRAWS`` positions, from rows that each has to itself if there are more than it may take.
+
+        Args:
+            positions: shape (DRAWS, dim).
+            number: of the look; another one begins with other rows.
+        """
+        positions = jnp.asarray(positions, self.dtype)
+        size, count = _hessian_groups(self.dim, self._target)
+        self.passes += DRAWS * min(size * count / self.plate.size, 1) * 2 * self.dim
+        found = np.asarray(self._look("hessians", _hessians, positions, jnp.int32(number)), float)
+        return (found + found.swapaxes(1, 2)) / 2
+
+    def scatter(self, positions: np.ndarray, anchor: np.ndarray, matrix: np.ndarray):
+        """How gradients of groups of rows scatter at ``DRAWS`` positions; see ``Scatter`` of ``tuning.rates``."""
+        inputs = [jnp.asarray(array, self.dtype) for array in (positions, anchor, matrix)]
+        self.passes += 4
+        gradients, anchored, drifts = self._look("scatter", _scatter, *inputs)
+        return np.asarray(gradients, float), np.asarray(anchored, float), np.asarray(drifts, float)
+
+    def priors(self, points: np.ndarray) -> np.ndarray:
+        """The part of the energies that no row enters."""
+
+        def at_all(estimates, points):
+            return lax.map(estimates.energy_without_rows, points)
+
+        return np.asarray(self._look("priors", at_all, jnp.asarray(points, self.dtype)), float)
+
+    @property
+    def group_size(self) -> int:
+        """Rows of a group whose gradients scatter."""
+        return _scatter_size(self._target.dim, self._target)
+
+    def window_engine(self, temperature: float) -> Engine:
+        """What moves the pilot chains: BAOAB on reshuffled minibatches, a pass a sample."""
+        engine = self._binding.engine
+        scheme = engine.subsampling if reshuffles(engine.subsampling) else RandomReshuffle()
+        steps = steps_per_pass(scheme, self._target)
+        return replace(
+            engine,
+            subsampling=scheme,
+            integrator=BAOAB(),
+            gradient=Minibatch(),
+            temperature=temperature,
+            schedule=None,
+            steps=steps,
+            anchor=None,
+        )
+
+    def window(self, engine: Engine, state: SGState, root: np.ndarray, start: int, samples: int):
+        """Pilot chains go on for ``RECORDED`` times so many samples.
+
+        Args:
+            engine: of ``window_engine``.
+            state: of the chains, along the first axis.
+            root: L of M = L Lᵀ.
+            start: samples taken before.
+            samples: between two recorded draws.
+
+        Returns:
+            The state, and the positions (RECORDED, chains, dim) recorded.
+        """
+        same = engine.subsampling == self._binding.engine.subsampling
+
+        def run(arguments, state, root, start, samples):
+            data = self._binding.read(arguments) if same else Data(arguments, {})
+            moved = replace(engine, preconditioner=Dense.from_root(root))
+            chains = len(state.i)
+
+            def sample(number, state):
+                return jax.vmap(lambda one: moved.advance(one, number, data, chains))(state)
+
+            def record(carry, _):
+                number, state = carry
+                state = lax.fori_loop(number, number + samples, sample, state)
+                return (number + samples, state), state.position
+
+            (_, state), positions = lax.scan(record, (start, state), None, length=RECORDED)
+            return state, positions
+
+        piece = self._binding.compiled("window", run, self._binding.arguments)
+        state, positions = piece(state, jnp.asarray(root, self.dtype), jnp.int32(start), jnp.int32(samples))
+        return state, np.asarray(positions, float)
+
+    def chains_at(self, engine: Engine, positions: np.ndarray, key: Array, step_size: float, friction: float):
+        """States of pilot chains at positions (chains, dim), at rest."""
+        positions = jnp.asarray(positions, self.dtype)
+        begin = partial(_chains_at, engine)
+        return self._binding.compiled("chains", begin, self._binding.arguments, once=self._once)(
+            positions, key, jnp.asarray([step_size, friction], self.dtype)
+        )
+
+
+def reshuffles(scheme: SubsamplingScheme) -> bool:
+    """Whether it is one of the package's schemes whose batches make up for another's noise."""
+    return knows_scheme(scheme) and scheme.redraws != "step"
+
+
+def _orders(target, arguments, key):
+    return Estimates.of(target, arguments, key).orders
+
+
+def _heights(estimates, points):
+    return warm_start.above_the_first(estimates, points, POINTS)
+
+
+def _hessian_groups(dim, target):
+    """Rows of a group, and groups, that each of several mean Hessians is made of."""
+    plate = target.longest_plate
+    rows = max(int(HESSIAN_PASSES * plate.size / dim), HESSIAN_ROWS // dim) // DRAWS
+    size = plate.batch_size if len(target.plates) > 1 else max(1, min(plate.size, rows, GROUP))
+    return size, min(max(1, rows // size), max(1, plate.size // size))
+
+
+def _hessians(estimates, positions, number):
+    dim, plate = positions.shape[1], estimates.plate
+    size, count = _hessian_groups(dim, estimates.target)
+    whole = len(estimates.target.plates) == 1 and count * size > plate.size // 2
+
+    def hessian(energy, position):
+        return jax.vmap(lambda v: product(energy, position, v))(jnp.eye(dim, dtype=position.dtype))
+
+    def of(draw):
+        position, n = draw
+        if whole:
+            return estimates.full(lambda energy: hessian(energy, position))
+        first = (number * DRAWS + n) * count
+        return estimates.sum_over_groups(lambda energy: hessian(energy, position), first, count, size, dim**2) / count
+
+    return lax.map(of, (positions, jnp.arange(DRAWS, dtype=jnp.int32)))
+
+
+def _scatter_size(dim, target):
+    plate = target.longest_plate
+    if len(target.plates) > 1:
+        return plate.batch_size
+    return max(1, min(plate.batch_size, plate.size // max(MIN_GROUPS, GROUPS_PER_DIMENSION * dim)))
+
+
+def _scatter(estimates, positions, anchor, matrix):
+    dim, plate = positions.shape[1], estimates.plate
+    size = _scatter_size(dim, estimates.target)
+    wanted = max(MIN_GROUPS, GROUPS_PER_DIMENSION * dim)
+    count = max(2, min(wanted, plate.size // size) // DRAWS)
+    together = block_length(size, 4 * dim, positions.dtype)
+
+    def of(draw):
+        position, n = draw
+        rows = estimates.groups(n * count + jnp.arange(count, dtype=jnp.int32), size)
+
+        def gradients(rows):
+            energy = partial(estimates.energy, rows=rows)
+            return jax.grad(energy)(position), jax.grad(energy)(anchor)
+
+        here, there = lax.map(gradients, rows, batch_size=together)
+        directions = (here - here.mean(0)) @ matrix
+
+        def turned(look):
+            rows, direction = look
+            return product(partial(estimates.energy, rows=rows), position, direction)
+
+        images = lax.map(turned, (rows, directions), batch_size=together)
+        return here, there, images.mean(0) * (count / (count - 1))
+
+    return lax.map(of, (positions, jnp.arange(DRAWS, dtype=jnp.int32)))
+
+
+def _chains_at(engine, arguments: Arguments, positions: Float[Array, "chains dim"], key, numbers):
+    step_size, friction = numbers
+    shuffle_keys, noise_keys = (random.split(one, len(positions)) for one in random.split(key))
+    state = jax.vmap(lambda x, *keys: state_at(engine, step_size, engine.target.unravel(x), *keys))(
+        positions, shuffle_keys, noise_keys
+    )
+    integrator = state.integrator_state
+    return state._replace(integrator_state=integrator._replace(friction=jnp.full_like(integrator.friction, friction)))

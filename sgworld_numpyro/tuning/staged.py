@@ -1,0 +1,117 @@
+"""Tuning in stages, driven from Python: pilot, then choice. The same for all chains of all methods."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+from jaxtyping import Float
+
+from sgworld_numpyro.chain.binding import Binding
+from sgworld_numpyro.gradients import Anchor
+from sgworld_numpyro.tuning import choice, pilot
+from sgworld_numpyro.tuning.flat import Rise
+from sgworld_numpyro.tuning.looks import Looks
+from sgworld_numpyro.tuning.plan import Plan
+from sgworld_numpyro.tuning.report import Report, Tuning
+
+KEY = 0x5EED  # of the pilot, which is not the chains'
+
+
+class Learnt(NamedTuple):
+    """What chains share.
+
+    Attributes:
+        tuning: with what they sample.
+        pool: where they may start, draws of the pilot.
+        rise: of the potential from there.
+    """
+
+    tuning: Tuning
+    pool: Float[Array, "draws dim"]
+    rise: Rise
+
+
+def learn(
+    plan: Plan,
+    binding: Binding,
+    init_strategy: Callable,
+    given: Any,
+    num_warmup: int,
+    say: Callable[[str], None],
+) -> Learnt:
+    """Tune for a model and its data, or remember it.
+
+    Args:
+        plan: what to learn.
+        binding: the model on its data, which have values.
+        init_strategy: of the pilot's chains.
+        given: initial values of some or all sites for them, chains first; None if there are none.
+        num_warmup: samples of the warm-up, which pilot chains may take in passes.
+        say: is told what is done.
+    """
+    known = _digest(given)
+    if known not in binding.learnt:
+        with jax.ensure_compile_time_eval():
+            binding.learnt[known] = _learn(plan, binding, init_strategy, given, num_warmup, say)
+    return binding.learnt[known]
+
+
+def _digest(given):
+    leaves, treedef = jax.tree.flatten(given)
+    return treedef, tuple((np.shape(leaf), np.asarray(leaf).tobytes()) for leaf in leaves)
+
+
+def _learn(plan, binding, init_strategy, given, num_warmup, say):
+    order_key, start_key = random.split(random.key(KEY))
+    looks = Looks(binding, order_key)
+    given = given and {name: _of_chains(values) for name, values in given.items()}
+    starts, _ = looks.initial_positions(init_strategy, random.split(start_key, pilot.CHAINS), given or None)
+    found = pilot.explore(looks, starts, plan.window_law, max(pilot.BUDGET, num_warmup), say)
+    say("choosing the step")
+    chosen = choice.choose(plan, looks, found)
+    anchor = Anchor(*(jnp.asarray(x, looks.dtype) for x in (found.mean, looks.gradient(found.mean))))
+    preconditioner = chosen.preconditioner if plan.learns_preconditioner else None
+    report = _report(plan, found, chosen, looks)
+    tuning = Tuning(preconditioner, anchor, report, chosen.gradient, chosen.steps)
+    return Learnt(tuning, jnp.asarray(found.draws, looks.dtype), found.rise)
+
+
+def _of_chains(values):
+    """As many as there are pilot chains, of the given ones, in their order."""
+    values = np.asarray(values)
+    return jnp.asarray(values[np.arange(pilot.CHAINS) % len(values)])
+
+
+def _report(plan, found, chosen, looks):
+    costs = {"minibatch_cost": np.nan, "control_variate_cost": np.nan}
+    if len(chosen.costs) > 1:
+        costs = {"minibatch_cost": chosen.costs["Minibatch"], "control_variate_cost": chosen.costs["ControlVariate"]}
+    rates = chosen.rates
+    report = Report(
+        step_size=chosen.step_size,
+        friction=chosen.friction,
+        predicted_bias=chosen.bias,
+        predicted_shift=chosen.shift,
+        fastest_rate=rates.fastest if found.finite else np.nan,
+        mean_rate=rates.mean,
+        gradient_noise=rates.noise,
+        hessian_noise=rates.hessian_noise,
+        slope=rates.slope,
+        distance=np.sqrt(found.distance) if found.narrow else np.nan,
+        flattest=np.inf,
+        restarted=found.stray,
+        warm_start_passes=found.descent_passes,
+        tuning_passes=looks.passes,
+        steps_per_sample=chosen.steps,
+        cost=chosen.cost,
+        **costs,
+        modes=found.modes,
+        pilot_r_hat=found.r_hat,
+        pilot_temperature=found.temperature[0],
+        pilot_temperature_error=found.temperature[1],
+        window_passes=found.window_passes,
+    )
+    return Report(*(jnp.asarray(value, looks.dtype) for value in report))
