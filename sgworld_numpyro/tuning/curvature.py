@@ -39,11 +39,11 @@ class Rates(NamedTuple):
             chains.
     """
 
-    fastest: Float[Array, ""]
-    mean: Float[Array, ""]
-    noise: Float[Array, ""]
-    hessian_noise: Float[Array, ""]
-    slope: Float[Array, ""]
+    fastest: Float[Array, ""] | float
+    mean: Float[Array, ""] | float
+    noise: Float[Array, ""] | float
+    hessian_noise: Float[Array, ""] | float
+    slope: Float[Array, ""] | float
 
 
 class Metric(NamedTuple):

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from sgworld_numpyro.preconditioners import Diagonal, Preconditioner
 from sgworld_numpyro.tuning.estimates import Estimates
+from sgworld_numpyro.tuning.step_size import numpy_of
 
 SDS = 3.0, 30.0  # how far to go, in sds of the metric: in a Gaussian the potential rises by 4.5 and by 450 nats
 RISE = 0.5  # nats; even the tails of a Cauchy distribution rise by 7 on the longer way
@@ -64,17 +65,37 @@ def probe(
     flattest = _flattest(metric, scale)
     # with a diagonal metric the descent may end on a slope, down which Newton steps lead in any posterior
     down = jnp.zeros_like(position) if isinstance(metric, Diagonal) else _newton(metric, gradient)
-    ways = jnp.stack([flattest, -flattest, down])
+    return probe_along(position, flattest, down, scale, jnp.finfo(position.dtype).eps)
+
+
+def probe_along(
+    position: Float[Array, "dim"],
+    flattest: Float[Array, "dim"],
+    down: Float[Array, "dim"],
+    scale: Float[Array, "dim"],
+    epsilon: float,
+) -> Probe:
+    """Where to look, from a position, both ways along one direction and one way along another.
+
+    Args:
+        position: near the mode.
+        flattest: the direction of least curvature, one sd of the metric long.
+        down: that of a Newton step, likewise.
+        scale: of each coordinate, given the others.
+        epsilon: of the numbers that the potential is computed with.
+    """
+    xp = numpy_of(position)
+    ways = xp.stack([flattest, -flattest, down])
     # farther off, rounding of the coordinates looks like a potential that rises
-    farthest = DIGITS / jnp.finfo(position.dtype).eps / jnp.max(jnp.abs(ways) / scale, axis=1)
-    sds = jnp.asarray(SDS, position.dtype)
-    held = jnp.minimum(sds, farthest[:, None])
+    farthest = DIGITS / epsilon / xp.max(xp.abs(ways) / scale, axis=1)
+    sds = xp.asarray(SDS, position.dtype)
+    held = xp.minimum(sds, farthest[:, None])
 
     def places(sds):
         return (position + sds[:, :, None] * ways[:, None, :]).reshape(-1, position.size)
 
-    points = jnp.concatenate([position[None], places(held)])
-    return Probe(points, places(jnp.broadcast_to(sds, held.shape)), ways)
+    points = xp.concatenate([position[None], places(held)])
+    return Probe(points, places(xp.broadcast_to(sds, held.shape)), ways)
 
 
 def least_rise(estimates: Estimates, where: Probe, energies: Float[Array, "points"]) -> Rise:
@@ -91,13 +112,14 @@ def rise_of(where: Probe, energies: Float[Array, "points"], priors: Float[Array,
         energies: at its points.
         priors: what no row enters, at its points but for the first, and beyond.
     """
+    xp = numpy_of(energies, priors)
     # What the points are held back from is left to the priors: they are as exact there as anywhere.
-    priors = jnp.asarray(priors).reshape(2, -1)
-    rises = energies[1:] - energies[0] + jnp.where(priors[1] == priors[0], 0.0, priors[1] - priors[0])
-    rises = jnp.where(jnp.isfinite(rises), rises, jnp.inf).reshape(-1, len(SDS)).max(axis=1)
+    priors = xp.asarray(priors).reshape(2, -1)
+    rises = energies[1:] - energies[0] + xp.where(priors[1] == priors[0], 0.0, priors[1] - priors[0])
+    rises = xp.where(xp.isfinite(rises), rises, xp.inf).reshape(-1, len(SDS)).max(axis=1)
     # a direction of no length, at a mode that is met exactly, says nothing
-    rises = jnp.where(jnp.any(where.directions != 0, axis=1), rises, jnp.inf)
-    least = jnp.argmin(rises)
+    rises = xp.where(xp.any(where.directions != 0, axis=1), rises, xp.inf)
+    least = xp.argmin(rises)
     return Rise(where.directions[least], rises[least])
 
 

@@ -18,7 +18,6 @@ from jaxtyping import Float
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from sgworld_numpyro.chain.state import SGState
-from sgworld_numpyro.preconditioners import Dense
 from sgworld_numpyro.tuning import flat, warm_start
 from sgworld_numpyro.tuning.curvature import Rates
 from sgworld_numpyro.tuning.flat import Rise
@@ -207,12 +206,14 @@ def _approach(looks, position):
 
 def _least_rise(looks, mode, gradient):
     """The direction in which the potential rises least from a Gaussian's mean."""
-    arrays = [jnp.asarray(array, looks.dtype) for array in (mode.mean, gradient)]
-    scale = jnp.sqrt(jnp.sum(jnp.asarray(mode.root, looks.dtype) ** 2, axis=1))
-    metric = Dense.from_root(jnp.asarray(mode.root, looks.dtype))
-    probed = jax.jit(flat.probe)(*arrays, metric, scale)
+    scale = np.sqrt(np.sum(mode.root**2, axis=1))
+    values, vectors = np.linalg.eigh((mode.root @ mode.root.T) / np.outer(scale, scale))
+    flattest = scale * vectors[:, -1] * np.sqrt(values[-1])
+    length = np.linalg.norm(mode.root.T @ gradient)
+    down = -mode.root @ (mode.root.T @ gradient) / length if length > 0 else np.zeros_like(gradient)
+    probed = flat.probe_along(mode.mean, flattest, down, scale, float(jnp.finfo(looks.dtype).eps))
     others = np.concatenate([probed.points[1:], probed.beyond])
-    return flat.rise_of(probed, looks.heights(np.asarray(probed.points)), looks.priors(others))
+    return flat.rise_of(probed, looks.heights(probed.points), looks.priors(others))
 
 
 def _elsewhere(mode, ends, heights, stray):
@@ -407,4 +408,4 @@ def rates_at(looks: Looks, at, hessians, anchor, root, temperature: float) -> Ra
     hessian_noise = difference / temperature * fastest**2 * rows
     hessian_noise *= (rows - plate.batch_size) / max(rows - 1, 1) / plate.batch_size
     numbers = fastest, np.trace(root.T @ hessians.mean(0) @ root) / len(root), noise, hessian_noise
-    return Rates(*(jnp.asarray(x) for x in (*numbers, np.max(slope) * per_batch)))
+    return Rates(*(float(number) for number in (*numbers, np.max(slope) * per_batch)))

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -58,14 +59,19 @@ class BiasCurve(NamedTuple):
 
     def at(self, pass_time, damping):
         """e_scheme, interpolated in logarithms; may be traced."""
-        x, y = jnp.broadcast_arrays(jnp.log(pass_time), jnp.log(damping))
-        if len(self.damping) == 1:
-            return jnp.exp(jnp.interp(x, self.pass_time, self.excess[0]))
-        rows = jnp.stack([jnp.interp(x, self.pass_time, row) for row in self.excess])
-        place = jnp.clip(jnp.interp(y, self.damping, np.arange(len(self.damping))), 0, len(self.damping) - 1.001)
-        low = place.astype(jnp.int32)
-        below, above = (jnp.take_along_axis(rows, n[None], 0)[0] for n in (low, low + 1))
-        return jnp.exp(below + (place - low) * (above - below))
+        xp = numpy_of(pass_time, damping)
+        x, y = xp.broadcast_arrays(xp.log(pass_time), xp.log(damping))
+        rows = xp.stack([xp.interp(x, self.pass_time, row) for row in self.excess])
+        places = np.arange(len(rows))
+        place = xp.interp(y, self.damping, places) if len(rows) > 1 else xp.zeros_like(y)
+        # a hat over each row: 1 at its own place, 0 at its neighbours'
+        weights = xp.maximum(1 - xp.abs(place - places.reshape(-1, *[1] * place.ndim)), 0)
+        return xp.exp(xp.sum(weights * rows, axis=0))
+
+
+def numpy_of(*numbers):
+    """NumPy for numbers that are known, in double precision and with nothing to compile; else JAX's."""
+    return jnp if any(isinstance(number, jax.Array) for number in numbers) else np
 
 
 def bias_curve(
@@ -208,7 +214,8 @@ class Discretisation:
 
     def bias(self, step_size, friction, rates: Rates) -> tuple[Array, Array]:
         """Relative error of the variance in the fastest direction, and shift of the mean in posterior sds."""
-        rate = jnp.sqrt(rates.fastest) if self.kinetic else rates.fastest
+        xp = numpy_of(step_size, friction, *rates)
+        rate = xp.sqrt(rates.fastest) if self.kinetic else rates.fastest
         step = step_size * rate
         own = self.integrator.variance_error(step)
         if isinstance(self.scheme, FullBatch):
@@ -220,8 +227,8 @@ class Discretisation:
         drawn = noise * curve.at(self.batches * step, damping)
         met_again = self._met_again(self.batches * step, damping) / self.batches
         unequal = met_again * rates.hessian_noise / rates.fastest**2
-        shift = met_again * rates.slope / (rates.fastest * jnp.sqrt(rates.mean)) * self.minibatch_noise
-        return own + drawn + unequal, shift / jnp.sqrt(self.temperature)
+        shift = met_again * rates.slope / (rates.fastest * xp.sqrt(rates.mean)) * self.minibatch_noise
+        return own + drawn + unequal, shift / np.sqrt(self.temperature)
 
     @property
     def of_rows(self) -> float:
@@ -230,32 +237,34 @@ class Discretisation:
 
     def _met_again(self, pass_time, damping):
         """f: how much of what a batch did is still there when the rest of its pass comes, which makes up for it."""
+        xp = numpy_of(pass_time, damping)
         if self.scheme.redraws == "step":
-            return jnp.zeros_like(pass_time)
+            return xp.zeros_like(pass_time)
         # of single precision little is left in short passes: the series there
         if not self.kinetic:
             short = pass_time / 2 - pass_time**2 / 6
-            return jnp.where(pass_time < 0.05, short, 1 + jnp.expm1(-pass_time) / pass_time)
+            return xp.where(pass_time < 0.05, short, 1 + xp.expm1(-pass_time) / pass_time)
         short = pass_time**2 / 6 - damping * pass_time**3 / 24 + (damping**2 - 1) * pass_time**4 / 120
-        return jnp.where(pass_time < 0.2, (1 + 1 / self.batches) * short, (1 + 1 / self.batches) * _forgotten(pass_time, damping))
+        return (1 + 1 / self.batches) * xp.where(pass_time < 0.2, short, _forgotten(xp, pass_time, damping))
 
     def choose(self, friction, rates: Rates) -> Array:
         """The largest step size within the tolerance; shorter than any that is of use if there is none."""
-        rate = jnp.sqrt(rates.fastest) if self.kinetic else rates.fastest
+        xp = numpy_of(friction, *rates)
+        rate = xp.sqrt(rates.fastest) if self.kinetic else rates.fastest
         longest = self.largest_step * self.batches
         if self.minibatch_noise:
             longest = min(longest, LONGEST_PASS)
-        steps = jnp.geomspace(SHORTEST_PASS / 3, longest, GRID) / (self.batches * rate)
+        steps = xp.asarray(np.geomspace(SHORTEST_PASS / 3, longest, GRID)) / (self.batches * rate)
         bias, shift = self.bias(steps, friction, rates)
         within = (bias <= self.tolerance) & (shift <= SHIFT * self.tolerance)
-        return steps[jnp.maximum(jnp.sum(jnp.cumprod(within)) - 1, 0)]
+        return steps[xp.maximum(xp.sum(xp.cumprod(within)) - 1, 0)]
 
 
-def _forgotten(pass_time, damping):
+def _forgotten(xp, pass_time, damping):
     """1 - (1/p) ∫₀ᵖ g of g'' + c g' + g = 0, g(0) = 1, g'(0) = 0, whose integral is c(1 - g) - g'."""
-    root = jnp.sqrt(jnp.asarray(damping**2 / 4 - 1, complex) + 1e-6)
-    decay = jnp.exp(-damping * pass_time / 2)
-    grown, fallen = jnp.exp(root * pass_time) * decay, jnp.exp(-root * pass_time) * decay
-    cosh, sinh = jnp.real(grown + fallen) / 2, jnp.real((grown - fallen) / (2 * root))
+    root = xp.sqrt(xp.asarray(damping**2 / 4 - 1, complex) + 1e-6)
+    decay = xp.exp(-damping * pass_time / 2)
+    grown, fallen = xp.exp(root * pass_time) * decay, xp.exp(-root * pass_time) * decay
+    cosh, sinh = xp.real(grown + fallen) / 2, xp.real((grown - fallen) / (2 * root))
     memory = cosh + damping / 2 * sinh
     return 1 - (damping * (1 - memory) + sinh) / pass_time
