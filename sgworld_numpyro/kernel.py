@@ -175,24 +175,15 @@ class StochasticGradientKernel(MCMCKernel):
         check_initial_values(init_params, engine.target.prototype, batch)
         if callable(self._step_size):
             options.check_schedule(self._step_size, num_warmup * engine.steps)
-        begin = partial(initial_state, engine, self._init_strategy, self._initial_step_size())
-        state, valid = binding.compiled("start", begin, arguments, once=binding.hold)(rng_key, init_params)
-        first = None if is_traced(valid) else state.position.reshape(-1, engine.target.dim)[0]
-        if first is not None:
-            check_initial_state(valid, first, binding)
-        looks = not binding.checked and not any(map(is_traced, arguments.leaves))
-        if looks:
-            self._check_minibatches(binding, first)
-        state = state._replace(kept=self._nothing_kept(binding, num_warmup, batch))
-        caller.check_room(self, state, batch, self._one_draw(binding, state, batch))
         plan = plan_of(engine, self._step_size, self._bias_tolerance, self._gradient, self._steps_per_sample)
-        if plan is not None:
-            state, rise = self._tuned(plan, binding, state, rng_key, init_params, num_warmup)
-            (warn_of_tuning if is_traced(rise.nats) else check_tuning)(plan, state.tuning, rise, binding)
-            if looks and first is not None:  # near the mode, where large terms that hide small ones are gone
-                self._check_minibatches(binding, state.tuning.anchor.position, also_near_0=False)
+        looks = not binding.checked and not any(map(is_traced, arguments.leaves))
+        if plan is not None and may_be_staged(plan, arguments):
+            state = self._start_at_pilot(plan, binding, rng_key, init_params, num_warmup, looks)
+            self._check_room(binding, state, num_warmup, batch)
+        else:
+            state = self._start(plan, binding, rng_key, init_params, num_warmup, looks)
         self._initialised = True
-        return state
+        return state._replace(kept=self._nothing_kept(binding, num_warmup, batch))
 
     @one_thread_at_a_time
     def sample(self, state: SGState, model_args, model_kwargs) -> SGState:
@@ -339,19 +330,49 @@ class StochasticGradientKernel(MCMCKernel):
 
     # Internals
 
-    def _tuned(self, plan, binding, state, rng_key, init_params, num_warmup):
-        """An initial state with what is left open, and the least rise of the potential from there."""
-        if not may_be_staged(plan, binding.arguments):
-            tuned = partial(start_near_the_mode, plan)
-            return binding.compiled("tune", tuned, binding.arguments)(state, rng_key)
+    def _start(self, plan, binding, rng_key, init_params, num_warmup, looks):
+        """The initial state where the chains' own keys and values say, or near the mode from there."""
+        begin = partial(initial_state, binding.engine, self._init_strategy, self._initial_step_size())
+        start = binding.compiled("start", begin, binding.arguments, once=binding.hold)
+        state, valid = start(rng_key, init_params)
+        first = None if is_traced(valid) else state.position.reshape(-1, binding.engine.target.dim)[0]
+        if first is not None:
+            check_initial_state(valid, first, binding)
+        if looks:
+            self._check_minibatches(binding, first)
+        self._check_room(binding, state, num_warmup, () if is_prng_key(rng_key) else (rng_key.shape[0],))
+        if plan is None:
+            return state
+        tuned = partial(start_near_the_mode, plan)
+        state, rise = binding.compiled("tune", tuned, binding.arguments)(state, rng_key)
+        (warn_of_tuning if is_traced(rise.nats) else check_tuning)(plan, state.tuning, rise, binding)
+        if looks and first is not None:  # near the mode, where large terms that hide small ones are gone
+            self._check_minibatches(binding, state.tuning.anchor.position, also_near_0=False)
+        return state
+
+    def _start_at_pilot(self, plan, binding, rng_key, init_params, num_warmup, looks):
+        """The initial state at a draw of the posterior, with what is left open: the same for all chains."""
+        place = partial(start_at_pilot, plan, binding.engine)
         given = caller.initial_values_of_run(self) or init_params
         if any(map(is_traced, jax.tree.leaves(given))):
             given = None
-        elif given is not None and is_prng_key(rng_key) and given is init_params:
+        elif given is init_params and is_prng_key(rng_key):
             given = jax.tree.map(lambda leaf: np.asarray(leaf)[None], given)
-        learnt = learn(plan, binding, self._init_strategy, given, num_warmup, self._progress.say)
-        start = partial(start_at_pilot, plan)
-        return jax.jit(start)(state, rng_key, learnt), learnt.rise
+
+        def check(place):
+            if looks:
+                self._check_minibatches(binding, place)
+
+        learnt = learn(plan, binding, self._init_strategy, given, num_warmup, check, self._progress.say)
+        check_tuning(plan, learnt.tuning, learnt.rise, binding)
+        if looks:  # near the mode, where large terms that hide small ones are gone
+            self._check_minibatches(binding, learnt.tuning.anchor.position, also_near_0=False)
+        return jax.jit(place)(rng_key, learnt)
+
+    def _check_room(self, binding, state, num_warmup, batch):
+        kept = jax.eval_shape(lambda: self._nothing_kept(binding, num_warmup, batch))
+        state = state._replace(kept=kept)
+        caller.check_room(self, state, batch, self._one_draw(binding, state, batch))
 
     @property
     @one_thread_at_a_time

@@ -62,9 +62,7 @@ class Engine:
         if tuning is None:
             return self
         learnt = self.preconditioner if tuning.preconditioner is None else tuning.preconditioner
-        return replace(
-            self, preconditioner=learnt, anchor=tuning.anchor, gradient=tuning.gradient, steps=tuning.steps
-        )
+        return replace(self, preconditioner=learnt, anchor=tuning.anchor, gradient=tuning.gradient, steps=tuning.steps)
 
     def advance(self, state: SGState, sample: Int[Array, ""], data: Data, chains: int = 1) -> SGState:
         """The state after ``steps`` steps; its energy is the mean over them, its thermometer as it was.

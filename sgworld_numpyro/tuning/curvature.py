@@ -13,6 +13,7 @@ from jax import Array, lax, random
 from jaxtyping import Float
 
 from sgworld_numpyro.preconditioners import Dense, Diagonal, Preconditioner
+from sgworld_numpyro.subsampling import Plate
 from sgworld_numpyro.tuning.estimates import Estimates, product
 
 SAMPLES_PER_DIMENSION = 20  # of gradients, so that their covariance is known to some 20 %
@@ -32,8 +33,10 @@ class Rates(NamedTuple):
     Attributes:
         fastest: λ = λ_max(Lᵀ H L).
         mean: tr(Lᵀ H L) / d.
-        noise: ρ, the gradients' noise by its size in a well-specified model: λ_max(Lᵀ C L) / (N λ) if all of C is
-            known, else uᵀLᵀCLu / (N λ) in the fastest direction u, or the ratio of traces if that is larger.
+        noise: ρ, the gradients' noise at draws of the posterior by its size in a well-specified model: λ_max(Lᵀ C L) /
+            (N λ) if all of C is known, else uᵀLᵀCLu / (N λ) in the fastest direction u, or the ratio of traces if that
+            is larger.
+        anchored_noise: the same of gradients with control variates.
         hessian_noise: E|δH_b u|², for independent batches of the plate's size.
         slope: max_j |M E[δH_b M δg_b]|_j / √M_jj over the coordinates θ_j, likewise: it shifts the mean of reshuffled
             chains.
@@ -42,6 +45,7 @@ class Rates(NamedTuple):
     fastest: Float[Array, ""] | float
     mean: Float[Array, ""] | float
     noise: Float[Array, ""] | float
+    anchored_noise: Float[Array, ""] | float
     hessian_noise: Float[Array, ""] | float
     slope: Float[Array, ""] | float
 
@@ -146,6 +150,7 @@ def rates(
     preconditioner: Preconditioner,
     covariance: Array,
     key: Array,
+    temperature: float,
 ) -> Rates:
     """The rates in the coordinates of a preconditioner, from products with rows that did not decide it.
 
@@ -156,6 +161,7 @@ def rates(
         preconditioner: M.
         covariance: C or its diagonal, as ``gradient_covariance`` gives it.
         key: of the first direction.
+        temperature: of the draws around the position, at which Hessians that scatter make noise.
     """
     dim, plate = position.size, estimates.plate
     size = estimates.group_size(MIN_GROUPS)
@@ -205,7 +211,16 @@ def rates(
         slope = jnp.max(jnp.abs(preconditioner.apply(drift)) / jnp.linalg.norm(root, axis=0))
     else:
         slope = jnp.max(jnp.abs(preconditioner.apply_root_transpose(drift)))
-    return Rates(fastest, average, ratio, spreads[last].mean(), slope * per_batch)
+    hessian_noise = spreads[last].mean()
+    anchored = temperature * hessian_noise * of_rows(plate) / fastest**2
+    return Rates(fastest, average, ratio + anchored, anchored, hessian_noise, slope * per_batch)
+
+
+def of_rows(plate: Plate) -> float:
+    """What turns the variance of minibatches' means, drawn without replacement, into that of rows, by their number."""
+    if plate.size == plate.batch_size:
+        return 0.0
+    return plate.batch_size * (plate.size - 1) / (plate.size * (plate.size - plate.batch_size))
 
 
 def _of_single_rows(rows: int, size: int) -> float:

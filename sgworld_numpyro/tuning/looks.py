@@ -18,7 +18,7 @@ from jaxtyping import Float
 from sgworld_numpyro.chain.binding import Binding
 from sgworld_numpyro.chain.data import Data
 from sgworld_numpyro.chain.engine import Engine, steps_per_pass
-from sgworld_numpyro.chain.start import initial_state, state_at
+from sgworld_numpyro.chain.start import check_initial_state, initial_state, state_at
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.gradients import Minibatch
 from sgworld_numpyro.integrators import BAOAB
@@ -47,16 +47,16 @@ class Looks:
 
     Args:
         binding: the model on its data.
-        key: of a random order of the rows.
+        seed: of a random order of the rows.
     """
 
-    def __init__(self, binding: Binding, key: Array):
+    def __init__(self, binding: Binding, seed: int):
         self._binding = binding
         self._target = binding.engine.target
         self._once = binding.hold  # in a trace there are no options for the compiler
-        orders = partial(_orders, self._target)
         self.passes = 0.0  # over the data, in gradients, of everything but descents and windows
-        self._orders = binding.compiled("orders", orders, binding.arguments, once=self._once)(key)
+        rng = np.random.default_rng(seed)
+        self._orders = {plate.name: rng.permutation(plate.size).astype(np.int32) for plate in self._target.plates}
 
     @property
     def plate(self) -> Plate:
@@ -73,17 +73,23 @@ class Looks:
         """Of positions."""
         return self._target.dtype
 
-    def _look(self, name: str, function: Callable, *inputs: Any) -> Any:
+    def _look(self, name: str, function: Callable, *inputs: Any, once: bool = False) -> Any:
         def on_data(arguments, orders, *inputs):
             return function(Estimates(self._target, arguments, orders), *inputs)
 
-        return self._binding.compiled(name, on_data, self._binding.arguments)(self._orders, *inputs)
+        piece = self._binding.compiled(name, on_data, self._binding.arguments, once=once and self._once)
+        return piece(self._orders, *inputs)
 
-    def initial_positions(self, init_strategy: Callable, keys: Array, given: Any) -> tuple[Array, Array]:
-        """Where chains of these keys would start, shape (chains, dim), and whether that is possible."""
+    def initial_positions(self, init_strategy: Callable, keys: Array, given: Any) -> Array:
+        """Where chains of these keys would start, shape (chains, dim).
+
+        Raises:
+            ValueError: for data that are not finite, and if no valid initial values were found.
+        """
         begin = partial(initial_state, self._binding.engine, init_strategy, 1.0)
         state, valid = self._binding.compiled("start", begin, self._binding.arguments, once=self._once)(keys, given)
-        return state.position, valid
+        check_initial_state(valid, state.position[0], self._binding)
+        return state.position
 
     def descend(self, descents: Descent, first: int, last: int) -> Descent:
         """Several descents, from step ``first`` to before ``last``."""
@@ -134,12 +140,25 @@ class Looks:
         found = np.asarray(self._look("hessians", _hessians, positions, jnp.int32(number)), float)
         return (found + found.swapaxes(1, 2)) / 2
 
-    def scatter(self, positions: np.ndarray, anchor: np.ndarray, matrix: np.ndarray):
-        """How gradients of groups of rows scatter at ``DRAWS`` positions; see ``Scatter`` of ``tuning.rates``."""
-        inputs = [jnp.asarray(array, self.dtype) for array in (positions, anchor, matrix)]
-        self.passes += 4
-        gradients, anchored, drifts = self._look("scatter", _scatter, *inputs)
-        return np.asarray(gradients, float), np.asarray(anchored, float), np.asarray(drifts, float)
+    def scatter(self, positions: np.ndarray, anchor: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, ...]:
+        """How groups of rows scatter at ``DRAWS`` positions.
+
+        Args:
+            positions: draws.
+            anchor: of control variates.
+            root: L of the metric, with √T.
+
+        Returns:
+            Gradients of groups (DRAWS, groups, dim), the same at the anchor, the images H_b L z_b of random directions
+            of one sd, and the mean of H_b M δg_b at each draw (DRAWS, dim), T included.
+        """
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (DRAWS, self._scatter_groups[1], self.dim))
+        inputs = [jnp.asarray(array, self.dtype) for array in (positions, anchor, root, signs @ root.T)]
+        self.passes += 6
+        gradients, anchored, images, drifts = self._look(
+            "scatter", partial(_scatter, self.group_size), *inputs, once=True
+        )
+        return tuple(np.asarray(found, float) for found in (gradients, anchored, images, drifts))
 
     def priors(self, points: np.ndarray) -> np.ndarray:
         """The part of the energies that no row enters."""
@@ -147,12 +166,20 @@ class Looks:
         def at_all(estimates, points):
             return lax.map(estimates.energy_without_rows, points)
 
-        return np.asarray(self._look("priors", at_all, jnp.asarray(points, self.dtype)), float)
+        return np.asarray(self._look("priors", at_all, jnp.asarray(points, self.dtype), once=True), float)
 
     @property
     def group_size(self) -> int:
         """Rows of a group whose gradients scatter."""
-        return _scatter_size(self._target.dim, self._target)
+        return self._scatter_groups[0]
+
+    @property
+    def _scatter_groups(self):
+        """Rows of a group, and groups at each draw."""
+        wanted = max(MIN_GROUPS, GROUPS_PER_DIMENSION * self.dim)
+        several = len(self._target.plates) > 1
+        size = self.plate.batch_size if several else max(1, min(self.plate.batch_size, self.plate.size // wanted))
+        return size, max(2, min(wanted, self.plate.size // size) // DRAWS)
 
     def window_engine(self, temperature: float) -> Engine:
         """What moves the pilot chains: BAOAB on reshuffled minibatches, a pass a sample."""
@@ -219,10 +246,6 @@ def reshuffles(scheme: SubsamplingScheme) -> bool:
     return knows_scheme(scheme) and scheme.redraws != "step"
 
 
-def _orders(target, arguments, key):
-    return Estimates.of(target, arguments, key).orders
-
-
 def _heights(estimates, points):
     return warm_start.above_the_first(estimates, points, POINTS)
 
@@ -253,39 +276,31 @@ def _hessians(estimates, positions, number):
     return lax.map(of, (positions, jnp.arange(DRAWS, dtype=jnp.int32)))
 
 
-def _scatter_size(dim, target):
-    plate = target.longest_plate
-    if len(target.plates) > 1:
-        return plate.batch_size
-    return max(1, min(plate.batch_size, plate.size // max(MIN_GROUPS, GROUPS_PER_DIMENSION * dim)))
-
-
-def _scatter(estimates, positions, anchor, matrix):
-    dim, plate = positions.shape[1], estimates.plate
-    size = _scatter_size(dim, estimates.target)
-    wanted = max(MIN_GROUPS, GROUPS_PER_DIMENSION * dim)
-    count = max(2, min(wanted, plate.size // size) // DRAWS)
+def _scatter(size, estimates, positions, anchor, root, directions):
+    count, dim = directions.shape[1:]
     together = block_length(size, 4 * dim, positions.dtype)
 
     def of(draw):
-        position, n = draw
+        position, directions, n = draw
         rows = estimates.groups(n * count + jnp.arange(count, dtype=jnp.int32), size)
 
-        def gradients(rows):
+        def first(look):
+            rows, direction = look
             energy = partial(estimates.energy, rows=rows)
-            return jax.grad(energy)(position), jax.grad(energy)(anchor)
+            gradient, image = jax.jvp(jax.grad(energy), (position,), (direction,))
+            return gradient, jax.grad(energy)(anchor), image
 
-        here, there = lax.map(gradients, rows, batch_size=together)
-        directions = (here - here.mean(0)) @ matrix
+        here, there, images = lax.map(first, (rows, directions), batch_size=together)
+        turned = (here - here.mean(0)) @ root @ root.T
 
-        def turned(look):
+        def second(look):
             rows, direction = look
             return product(partial(estimates.energy, rows=rows), position, direction)
 
-        images = lax.map(turned, (rows, directions), batch_size=together)
-        return here, there, images.mean(0) * (count / (count - 1))
+        drift = lax.map(second, (rows, turned), batch_size=together).mean(0) * (count / (count - 1))
+        return here, there, images, drift
 
-    return lax.map(of, (positions, jnp.arange(DRAWS, dtype=jnp.int32)))
+    return lax.map(of, (positions, directions, jnp.arange(len(positions), dtype=jnp.int32)))
 
 
 def _chains_at(engine, arguments: Arguments, positions: Float[Array, "chains dim"], key, numbers):

@@ -155,7 +155,7 @@ def explore(
         modes=modes,
         descent_passes=passes,
     )
-    if not finite or distance**0.5 <= 1 and modes == 0 and _is_gaussian(looks, mode, temperature, rng):
+    if not finite or (distance**0.5 <= 1 and modes == 0 and _is_gaussian(looks, mode, temperature, rng)):
         return found
     say("looking for the bulk")
     start, starts = _best_on_path(looks, path[:, np.argsort(heights)[:2]], mode, rng)
@@ -212,8 +212,10 @@ def _least_rise(looks, mode, gradient):
     length = np.linalg.norm(mode.root.T @ gradient)
     down = -mode.root @ (mode.root.T @ gradient) / length if length > 0 else np.zeros_like(gradient)
     probed = flat.probe_along(mode.mean, flattest, down, scale, float(jnp.finfo(looks.dtype).eps))
-    others = np.concatenate([probed.points[1:], probed.beyond])
-    return flat.rise_of(probed, looks.heights(probed.points), looks.priors(others))
+    priors = np.zeros(2 * len(probed.beyond))
+    if not np.array_equal(probed.points[1:], probed.beyond):
+        priors = looks.priors(np.concatenate([probed.points[1:], probed.beyond]))
+    return flat.rise_of(probed, looks.heights(probed.points), priors)
 
 
 def _elsewhere(mode, ends, heights, stray):
@@ -389,9 +391,10 @@ def rates_at(looks: Looks, at, hessians, anchor, root, temperature: float) -> Ra
     plate = looks.plate
     eigenvalues = np.linalg.eigvalsh(root.T @ hessians @ root)
     fastest = max(eigenvalues[:, -1].mean(), np.linalg.eigvalsh(root.T @ hessians.mean(0) @ root)[-1])
-    gradients, anchored, drifts = looks.scatter(at, anchor, root @ root.T)
+    gradients, anchored, images, drifts = looks.scatter(at, anchor, np.sqrt(temperature) * root)
     size, rows = looks.group_size, plate.size
     of_rows = size * (rows - 1) / max(rows - size, 1)  # from groups of rows, drawn without replacement, to rows
+    per_batch = (rows - plate.batch_size) / max(rows - 1, 1) / plate.batch_size
 
     def largest(groups):
         """Largest eigenvalue of the covariance of rows' gradients in the metric, by N λ."""
@@ -399,13 +402,10 @@ def rates_at(looks: Looks, at, hessians, anchor, root, temperature: float) -> Ra
         covariance = np.einsum("kbi,kbj->ij", own, own) / (own.shape[0] * (own.shape[1] - 1))
         return np.linalg.eigvalsh(covariance)[-1] * of_rows / (rows * fastest)
 
-    difference = largest(gradients - anchored)
-    noise = max(largest(gradients) - difference, 0.0)
-    per_batch = of_rows * (rows - plate.batch_size) / max(rows - 1, 1) / plate.batch_size
+    hessian_noise = largest(images) / temperature * fastest**2 * rows * per_batch
     drift = drifts @ (root @ root.T)  # of each draw, M E[δH M δg]
     error = drift.std(0, ddof=1) / np.sqrt(len(drift))
-    slope = np.maximum(np.abs(drift.mean(0)) - error, 0) / np.sqrt(np.sum(root**2, axis=1))
-    hessian_noise = difference / temperature * fastest**2 * rows
-    hessian_noise *= (rows - plate.batch_size) / max(rows - 1, 1) / plate.batch_size
-    numbers = fastest, np.trace(root.T @ hessians.mean(0) @ root) / len(root), noise, hessian_noise
-    return Rates(*(float(number) for number in (*numbers, np.max(slope) * per_batch)))
+    slope = np.maximum(np.abs(drift.mean(0)) - error, 0) / np.sqrt(np.sum(root**2, axis=1)) * of_rows * per_batch
+    mean = np.trace(root.T @ hessians.mean(0) @ root) / len(root)
+    numbers = fastest, mean, largest(gradients), largest(gradients - anchored), hessian_noise, np.max(slope)
+    return Rates(*(float(number) for number in numbers))

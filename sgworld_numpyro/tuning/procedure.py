@@ -82,7 +82,9 @@ def tune(
         preconditioner = metric.preconditioner
     elif plan.learns_preconditioner:
         preconditioner = curvature.learn(preconditioner, estimates, here.position, covariance, probe_key).preconditioner
-    rates = curvature.rates(estimates, here.position, here.gradient, preconditioner, covariance, probe_key)
+    rates = curvature.rates(
+        estimates, here.position, here.gradient, preconditioner, covariance, probe_key, plan.temperature
+    )
     friction = 2 * jnp.sqrt(rates.mean) if plan.friction is None else jnp.asarray(plan.friction, best.dtype)
     nothing = jnp.asarray(jnp.nan, best.dtype)
     bias = shift = nothing
@@ -105,6 +107,7 @@ def tune(
         fastest_rate=jnp.where(sound.any(), rates.fastest, jnp.nan),
         mean_rate=rates.mean,
         gradient_noise=rates.noise,
+        anchored_noise=rates.anchored_noise,
         hessian_noise=rates.hessian_noise,
         slope=rates.slope,
         distance=jnp.sqrt(here.distance),

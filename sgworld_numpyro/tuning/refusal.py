@@ -162,7 +162,7 @@ def _by_hand(plan: Plan, curvature: float) -> str:
 
 def _untuned(discretisation: Discretisation, curvature: float) -> float:
     """A step size without preconditioner, for the noise of a well-specified model."""
-    one = [jnp.asarray(value, float) for value in (curvature, curvature, 1.0, 0.0, 0.0)]
+    one = [jnp.asarray(value, float) for value in (curvature, curvature, 1.0, 0.0, 0.0, 0.0)]
     return float(discretisation.choose(2 * jnp.sqrt(one[0]), Rates(*one)))
 
 

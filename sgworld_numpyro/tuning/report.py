@@ -26,6 +26,7 @@ LABELS = {
     "predicted_shift": "predicted shift of the posterior mean, in posterior sds, at most",
     "fastest_rate": "largest curvature λ, in the preconditioner's coordinates",
     "gradient_noise": "minibatch noise ρ, by its size in a well-specified model",
+    "anchored_noise": "  with control variates",
     "hessian_noise": "scatter of minibatches' Hessians, E|δH u|²",
     "distance": "distance of the anchor from the mode, in posterior sds",
     "restarted": "chains that failed to start by themselves, and start from the best one",
@@ -50,6 +51,7 @@ class Report(NamedTuple):
     - **fastest_rate** - λ, the largest curvature.
     - **mean_rate** - the mean curvature.
     - **gradient_noise** - ρ: minibatch noise by its size in a well-specified model.
+    - **anchored_noise** - the same with control variates.
     - **hessian_noise** - E|δH_b u|², of minibatches' Hessians.
     - **slope** - what the correlation of minibatches' Hessians and gradients moves the mean by; see ``Rates``.
     - **distance** - root mean square distance of the anchor from the mode, in posterior sds.
@@ -73,6 +75,7 @@ class Report(NamedTuple):
     fastest_rate: Array
     mean_rate: Array
     gradient_noise: Array
+    anchored_noise: Array
     hessian_noise: Array
     slope: Array
     distance: Array
@@ -119,7 +122,14 @@ class Report(NamedTuple):
     @property
     def rates(self) -> Rates:
         """What decides the bias."""
-        return Rates(self.fastest_rate, self.mean_rate, self.gradient_noise, self.hessian_noise, self.slope)
+        return Rates(
+            self.fastest_rate,
+            self.mean_rate,
+            self.gradient_noise,
+            self.anchored_noise,
+            self.hessian_noise,
+            self.slope,
+        )
 
 
 @partial(

@@ -17,7 +17,7 @@ from sgworld_numpyro.tuning.looks import Looks
 from sgworld_numpyro.tuning.plan import Plan
 from sgworld_numpyro.tuning.report import Report, Tuning
 
-KEY = 0x5EED  # of the pilot, which is not the chains'
+SEED = 0x5EED  # of the pilot, which is not the chains'
 
 
 class Learnt(NamedTuple):
@@ -40,6 +40,7 @@ def learn(
     init_strategy: Callable,
     given: Any,
     num_warmup: int,
+    check: Callable[[Array], None],
     say: Callable[[str], None],
 ) -> Learnt:
     """Tune for a model and its data, or remember it.
@@ -50,12 +51,16 @@ def learn(
         init_strategy: of the pilot's chains.
         given: initial values of some or all sites for them, chains first; None if there are none.
         num_warmup: samples of the warm-up, which pilot chains may take in passes.
+        check: whether minibatches estimate the whole, at a position.
         say: is told what is done.
+
+    Raises:
+        ValueError: for data that are not finite, and if no valid initial values were found.
     """
     known = _digest(given)
     if known not in binding.learnt:
         with jax.ensure_compile_time_eval():
-            binding.learnt[known] = _learn(plan, binding, init_strategy, given, num_warmup, say)
+            binding.learnt[known] = _learn(plan, binding, init_strategy, given, num_warmup, check, say)
     return binding.learnt[known]
 
 
@@ -64,11 +69,11 @@ def _digest(given):
     return treedef, tuple((np.shape(leaf), np.asarray(leaf).tobytes()) for leaf in leaves)
 
 
-def _learn(plan, binding, init_strategy, given, num_warmup, say):
-    order_key, start_key = random.split(random.key(KEY))
-    looks = Looks(binding, order_key)
-    given = given and {name: _of_chains(values) for name, values in given.items()}
-    starts, _ = looks.initial_positions(init_strategy, random.split(start_key, pilot.CHAINS), given or None)
+def _learn(plan, binding, init_strategy, given, num_warmup, check, say):
+    looks = Looks(binding, SEED)
+    given = {name: _of_chains(values) for name, values in given.items()} if given else None
+    starts = looks.initial_positions(init_strategy, random.split(random.key(SEED), pilot.CHAINS), given)
+    check(starts[0])
     found = pilot.explore(looks, starts, plan.window_law, max(pilot.BUDGET, num_warmup), say)
     say("choosing the step")
     chosen = choice.choose(plan, looks, found)
@@ -98,6 +103,7 @@ def _report(plan, found, chosen, looks):
         fastest_rate=rates.fastest if found.finite else np.nan,
         mean_rate=rates.mean,
         gradient_noise=rates.noise,
+        anchored_noise=rates.anchored_noise,
         hessian_noise=rates.hessian_noise,
         slope=rates.slope,
         distance=np.sqrt(found.distance) if found.narrow else np.nan,

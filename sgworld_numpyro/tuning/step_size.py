@@ -2,13 +2,13 @@
 
 In the fastest direction, of curvature λ in the preconditioner's coordinates, the relative error of the variance is
 
-    e(h) = e_integrator(h) + (ρ/T + s) · e_scheme(Rhλ) + e_unequal(h).
+    e(h) = e_integrator(h) + (ρ/T) e_scheme(Rhλ) + e_unequal(h).
 
 e_scheme is the law of the scheme for rows that share their Hessian and have the noise of a well-specified model, which
 ``linear_gaussian`` knows exactly: (Rε)³/24 for reshuffled rows at the ends of short passes, for instance (arXiv
-2306.03521), and that of independent batches where a chain forgets within a pass. ρ is the gradients' noise, 0 with
-control variates, and s = E|δH_i u|²/(N λ²), of single rows, what the scatter of the Hessians adds: with control variates
-and independent batches the bias is E|δH_b u|²/λ² times h√λ/4 at γ = 2√λ.
+2306.03521), and that of independent batches where a chain forgets within a pass. ρ is the noise of the gradients at
+draws of the posterior, by that of a well-specified model. With control variates that is E|δH_i u|²/(N λ²), by the
+scatter of single rows' Hessians, and of batches of long passes the bias E|δH_b u|²/λ² · h√λ/4 at γ = 2√λ.
 
 Where Hessians differ, reshuffled schemes also change the covariance and the mean themselves. Batches of one pass are
 anticorrelated, so that what batch b did to the chain meets the others' Hessians, as far as the chain remembers it:
@@ -222,18 +222,12 @@ class Discretisation:
             return own + 0 * step, 0 * step
         damping = friction / rate
         curve = bias_curve(self.scheme, self.integrator, self.num_rows, self.batch_size, self.at_ends)
-        noise = rates.noise * self.minibatch_noise / self.temperature
-        noise = noise + rates.hessian_noise * self.of_rows / rates.fastest**2
-        drawn = noise * curve.at(self.batches * step, damping)
+        noise = rates.noise if self.minibatch_noise else rates.anchored_noise
+        drawn = noise / self.temperature * curve.at(self.batches * step, damping)
         met_again = self._met_again(self.batches * step, damping) / self.batches
         unequal = met_again * rates.hessian_noise / rates.fastest**2
         shift = met_again * rates.slope / (rates.fastest * xp.sqrt(rates.mean)) * self.minibatch_noise
         return own + drawn + unequal, shift / np.sqrt(self.temperature)
-
-    @property
-    def of_rows(self) -> float:
-        """What turns the variance of minibatches' means, drawn without replacement, into that of rows by N."""
-        return (self.num_rows - 1) / (self.num_rows * max(self.batches - 1, 1e-9)) if self.batches > 1 else 0.0
 
     def _met_again(self, pass_time, damping):
         """f: how much of what a batch did is still there when the rest of its pass comes, which makes up for it."""

@@ -13,6 +13,7 @@ from sgworld_numpyro.chain.binding import Binding
 from sgworld_numpyro.chain.divergence import DivergenceWarning
 from sgworld_numpyro.chain.engine import Engine
 from sgworld_numpyro.chain.stability import largest_stable_step_size
+from sgworld_numpyro.chain.start import state_at
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.gradients import GradientEstimator
 from sgworld_numpyro.integrators import BAOAB, EulerMaruyama, KineticState, is_kinetic
@@ -136,14 +137,16 @@ def start_near_the_mode(plan: Plan, arguments: Arguments, state: SGState, rng_ke
     return _with_tuning(plan, state, positions[0] if single else positions, tuning), rise
 
 
-def start_at_pilot(plan: Plan, state: SGState, rng_key: Array, learnt: Learnt) -> SGState:
-    """An initial state moved to a draw of the pilot, which each chain takes by its own key, with what was learnt."""
+def start_at_pilot(plan: Plan, engine: Engine, rng_key: Array, learnt: Learnt) -> SGState:
+    """The initial state for one key or several: at a draw of the pilot, which each takes by itself."""
 
-    def pick(key):
-        return learnt.pool[random.randint(random.fold_in(key, _STREAM), (), 0, len(learnt.pool))]
+    def start(key):
+        noise_key, place_key, shuffle_key = random.split(key, 3)
+        position = learnt.pool[random.randint(place_key, (), 0, len(learnt.pool))]
+        return state_at(engine, jnp.nan, plan.target.unravel(position), shuffle_key, noise_key)
 
-    positions = pick(rng_key) if is_prng_key(rng_key) else jax.vmap(pick)(rng_key)
-    return _with_tuning(plan, state, positions, learnt.tuning)
+    state = start(rng_key) if is_prng_key(rng_key) else jax.vmap(start)(rng_key)
+    return _with_tuning(plan, state, state.position, learnt.tuning)
 
 
 def _with_tuning(plan, state, positions, tuning):
