@@ -138,6 +138,29 @@ for method in ("vectorized", "parallel", jax.vmap):
     assert max(differences) <= steps * np.finfo(np.float32).eps
 
 
+def test_parallel_chains_say_that_one_diverged():
+    """At a step size of a schedule, which is traced there."""
+    output = subprocess_output(
+        """
+import warnings
+import jax
+import jax.numpy as jnp
+from numpyro.infer import MCMC
+from tests.models import Y, gaussian_mean
+from sgworld_numpyro import SGWORLD
+kernel = SGWORLD(gaussian_mean, lambda step: jnp.where(step < 20, 1e-3, 1.0))
+mcmc = MCMC(kernel, num_warmup=0, num_samples=40, num_chains=2, chain_method="parallel", progress_bar=False)
+with warnings.catch_warnings(record=True) as caught:
+    mcmc.run(jax.random.key(0), Y)
+print(*(f"{warning.category.__name__} {warning.message}" for warning in caught), sep=chr(10))
+""",
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )
+    (line,) = output.splitlines()
+    assert line.startswith("DivergenceWarning")
+    assert "at step_size=1;" in line
+
+
 # --- The phases of MCMC ---
 
 

@@ -2,10 +2,12 @@
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from numpyro.infer import Gibbs
 from numpyro.infer.mcmc import MCMC
 from numpyro.util import fori_collect, nested_attrgetter
 
@@ -18,10 +20,11 @@ COPIES = 2
 
 
 class Run(NamedTuple):
-    """A run of ``MCMC`` that is under way."""
+    """A run of ``MCMC`` that is under way; ``before`` is the state that it goes on from, or None."""
 
     mcmc: MCMC
     rng_key: Any
+    before: Any
     args: tuple
     kwargs: dict[str, Any]
     fields: tuple[str, ...]
@@ -33,9 +36,81 @@ def run_under_way() -> Run | None:
     here = locals_of(MCMC._single_chain_mcmc)
     if here is None:
         return None
+    rng_key, before, _ = here["init"]
     return Run(
-        here["self"], here["init"][0], here["args"], here["kwargs"], here["collect_fields"], here["remove_sites"]
+        here["self"], rng_key, before, here["args"], here["kwargs"], here["collect_fields"], here["remove_sites"]
     )
+
+
+class EndOfRun:
+    """What is done when a run of ``MCMC`` has ended, in place of the last method that ``MCMC.run`` calls.
+
+    NumPyro calls its kernel before and while it samples, and not after. Only there are the values of all chains known,
+    whatever transformation of JAX they were run under.
+
+    Args:
+        mcmc: whose run it is.
+        run: an object of this run alone: a run that failed has left its end behind.
+    """
+
+    def __init__(self, mcmc: MCMC, run: Any):
+        self.mcmc = mcmc
+        self.run = run
+        self.tasks: list[Callable[[MCMC, Any], None]] = []
+
+    def __call__(self, *args, **kwargs) -> None:
+        """Do what the method of ``MCMC`` does, and then what is to be done if this is the end."""
+        type(self.mcmc)._set_collection_params(self.mcmc, *args, **kwargs)
+        here = locals_of(MCMC.run)
+        if args or kwargs or here is None or here.get("partial_map_fn") is not self.run:
+            return
+        del self.mcmc._set_collection_params
+        for task in self.tasks:
+            task(self.mcmc, here["init_state"])
+
+    def __reduce__(self):
+        return type(self), (self.mcmc, None)
+
+
+def at_end_of_run(kernel: Any, task: Callable[[MCMC, Any], None]) -> bool:
+    """Have ``task(mcmc, initial state or None)`` called once when the run under way has ended.
+
+    Args:
+        kernel: that the run calls.
+        task: what to do.
+
+    Returns:
+        Whether the run knew the task before.
+    """
+    run, whole = run_under_way(), locals_of(MCMC.run)
+    if run is None or whole is None or not has_known_end(kernel):
+        return False
+    mcmc, this = run.mcmc, whole["partial_map_fn"]
+    end = vars(mcmc).get("_set_collection_params")
+    if end is None or end.run is not this:
+        end = mcmc._set_collection_params = EndOfRun(mcmc, this)
+    known = task in end.tasks
+    if not known:
+        end.tasks.append(task)
+    return known
+
+
+def has_known_end(kernel: Any) -> bool:
+    """Whether the kernel is called at every start of a run like the one under way, a resumed one too.
+
+    NumPyro asks the kernel of a run for its ``_sample_fn``, and blocks of ``Gibbs`` for how to constrain values.
+    """
+    run = run_under_way()
+    if run is None:
+        return False
+    mcmc = run.mcmc
+    return mcmc.sampler is kernel or (isinstance(mcmc.sampler, Gibbs) and mcmc.postprocess_fn is None)
+
+
+def sample_shown_by_progress_bar() -> Any | None:
+    """The state of the kernel after the sample that a progress bar is about to show; None if there is none."""
+    here = locals_of(fori_collect)
+    return here["vals"][0][0] if here is not None and here["progbar"] and "t" in here else None
 
 
 def progress_bar_reports() -> bool:
