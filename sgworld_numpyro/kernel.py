@@ -174,7 +174,7 @@ class StochasticGradientKernel(MCMCKernel):
             if looks and first is not None:  # near the mode, where large terms that hide small ones are gone
                 self._check_minibatches(binding, state.tuning.anchor.position, also_near_0=False)
         self._initialised = True
-        return state
+        return state if binding.device is None else jax.device_put(state, binding.device)
 
     @one_thread_at_a_time
     def sample(self, state: SGState, model_args, model_kwargs) -> SGState:
@@ -408,11 +408,14 @@ class StochasticGradientKernel(MCMCKernel):
             return self._step_size(jnp.int32(0))
 
     def _watch(self, in_gibbs: bool = False):
-        """Look for divergences in a run or chain that begins, and once more when the run has ended."""
+        """In a run or chain that begins: look for divergences, then and when it has ended; have it compiled once."""
         run = caller.run_under_way()
         known = caller.at_end_of_run(self, self._tell_of_divergence)
         if not in_gibbs or (caller.has_known_end(self) and not known):
             self._progress.begin(None if run is None else self._mine(run.before), new_run=not known)
+        binding = self._bindings.current
+        if binding is not None and binding.device is not None and not in_gibbs:
+            caller.tie_counters(self, binding.device)
 
     def _mine(self, state):
         """This kernel's state in that of a run, of which it may be a block; None if it is not there."""
