@@ -2,15 +2,18 @@
 
 Each run is the first of an ``MCMC``, in a process of its own, on a logistic regression of 20 predictors in minibatches
 of 100 and with the progress bar: CPU seconds until two samples are there, and of these the check that minibatches
-estimate the potential of all the data. ``python benchmarks/first_runs.py --quick`` takes a minute.
+estimate the potential of all the data. With ``--cached`` they find what JAX compiles in its cache on disk, which a run
+before them has filled. ``python benchmarks/first_runs.py --quick`` takes a minute.
 """
 
 import argparse
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -55,11 +58,16 @@ def report(kind, rows):
     print(json.dumps({"first_run": time.process_time() - start, "checking": checking}))
 
 
-def measure(kind, rows):
-    """CPU seconds of a first run in a fresh process."""
+def measure(kind, rows, cache=None):
+    """CPU seconds of a first run in a fresh process, with or without a directory of what JAX has compiled."""
     code = f"import benchmarks.first_runs as f; f.report({kind!r}, {rows})"
     root = Path(__file__).resolve().parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    environment = dict(os.environ)
+    if cache is not None:
+        environment |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, env=environment
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -68,6 +76,7 @@ def main(argv=None):
     parser.add_argument("--out", type=Path, default=Path("runs"), help="directory for first_runs.json")
     parser.add_argument("--json", type=Path, help="write every number printed to this file instead")
     parser.add_argument("--quick", action="store_true", help="the smallest data, once")
+    parser.add_argument("--cached", action="store_true", help="with JAX's cache of what it compiles, filled before")
     parser.add_argument("--repeats", type=int, default=3, help="runs of which the median is taken")
     arguments = parser.parse_args(argv)
     device = jax.devices()[0]
@@ -76,7 +85,11 @@ def main(argv=None):
     numbers = {"jax": jax.__version__, "device": f"{device.platform} {device.device_kind}"}
     for rows in (10**4,) if arguments.quick else (10**4, 10**5, 10**6, 10**7):
         for kind in KINDS:
-            runs = [measure(kind, rows) for _ in range(1 if arguments.quick else arguments.repeats)]
+            with tempfile.TemporaryDirectory() as directory:
+                cache = directory if arguments.cached else None
+                if cache:
+                    measure(kind, rows, cache)
+                runs = [measure(kind, rows, cache) for _ in range(1 if arguments.quick else arguments.repeats)]
             cost = {name: float(np.median([run[name] for run in runs])) for name in runs[0]}
             share = cost["checking"] / cost["first_run"]
             numbers[f"{kind}, {rows}"] = cost

@@ -20,7 +20,7 @@ from sgworld_numpyro import options
 from sgworld_numpyro.chain import caller
 from sgworld_numpyro.chain.binding import Binding, Bindings, one_thread_at_a_time
 from sgworld_numpyro.chain.consistency import DoesNotRunOnAllRows, check_minibatches
-from sgworld_numpyro.chain.divergence import report_from_device
+from sgworld_numpyro.chain.divergence import Divergence, first_divergence, report
 from sgworld_numpyro.chain.engine import Engine, steps_per_pass
 from sgworld_numpyro.chain.kept import Keeping
 from sgworld_numpyro.chain.progress import Progress
@@ -173,6 +173,7 @@ class StochasticGradientKernel(MCMCKernel):
         batch = () if is_prng_key(rng_key) else (rng_key.shape[0],)
         caller.check_keys(self, batch)
         check_initial_values(init_params, engine.target.prototype, batch)
+        self._watch()
         if callable(self._step_size):
             options.check_schedule(self._step_size, num_warmup * engine.steps)
         plan = plan_of(engine, self._step_size, self._bias_tolerance, self._gradient, self._steps_per_sample)
@@ -183,7 +184,8 @@ class StochasticGradientKernel(MCMCKernel):
         else:
             state = self._start(plan, binding, rng_key, init_params, num_warmup, looks)
         self._initialised = True
-        return state._replace(kept=self._nothing_kept(binding, num_warmup, batch))
+        state = state._replace(kept=self._nothing_kept(binding, num_warmup, batch))
+        return state if binding.device is None else jax.device_put(state, binding.device)
 
     @one_thread_at_a_time
     def sample(self, state: SGState, model_args, model_kwargs) -> SGState:
@@ -206,7 +208,7 @@ class StochasticGradientKernel(MCMCKernel):
 
         bare = state._replace(tuning=None)  # what was learnt is shared, as one matrix and not one a chain
         new = (one_sample if single else jax.vmap(one_sample))(bare)._replace(tuning=state.tuning)
-        if not (single and caller.progress_bar_reports()):
+        if not (caller.has_known_end(self) or (single and caller.progress_bar_reports())):
             self._report(engine, state, new, i, data.arguments)
         return new
 
@@ -225,6 +227,7 @@ class StochasticGradientKernel(MCMCKernel):
     @one_thread_at_a_time
     def get_constrain_fn(self, model_args, model_kwargs) -> Callable:
         """From unconstrained to constrained values of the latent sites, without running the model if possible."""
+        self._watch(in_gibbs=True)
         if self._bindings.current is not None and self._bindings.current.engine.target.transforms is not None:
             # Gibbs asks without the values that it conditions the model on.
             return partial(transform_fn, self._bindings.current.engine.target.transforms)
@@ -236,6 +239,17 @@ class StochasticGradientKernel(MCMCKernel):
         return one_thread_at_a_time(
             lambda z: target.constrain(z, binding.read(arguments).arguments, deterministic=False)
         )
+
+    @property
+    def is_ensemble_kernel(self) -> bool:
+        """False.
+
+        Where a progress bar shows vectorized chains, NumPyro asks for this after every sample, and for no diagnostics.
+        """
+        state = caller.sample_shown_by_progress_bar()
+        if isinstance(state, SGState):
+            self._progress.look_at(state, partial(self._largest_stable_step_size, state.tuning))
+        return False
 
     def refresh(self, state: SGState, model_args, model_kwargs) -> SGState:
         """The state itself: nothing in it that the next sample uses depends on the model's arguments."""
@@ -385,6 +399,7 @@ class StochasticGradientKernel(MCMCKernel):
         if self._initialised and run is not None and run.mcmc.sampler is self:
             check_key(run.rng_key)
             self._bindings.to(Arguments.of(run.args, run.kwargs), self._engine)
+            self._watch()
         return self.sample if self._initialised else None
 
     def _engine(self, arguments: Arguments) -> Engine:
@@ -442,15 +457,55 @@ class StochasticGradientKernel(MCMCKernel):
     def _initial_step_size(self):
         if self._step_size is None:
             return jnp.nan  # until it is tuned
-        return self._step_size(jnp.int32(0)) if callable(self._step_size) else self._step_size
+        if not callable(self._step_size):
+            return self._step_size
+        with jax.ensure_compile_time_eval():  # under pmap too, as what is compiled with it is used after that
+            return self._step_size(jnp.int32(0))
+
+    def _watch(self, in_gibbs: bool = False):
+        """In a run or chain that begins: look for divergences, then and when it has ended; have it compiled once."""
+        run = caller.run_under_way()
+        known = caller.at_end_of_run(self, self._tell_of_divergence)
+        if not in_gibbs or (caller.has_known_end(self) and not known):
+            self._progress.begin(None if run is None else self._mine(run.before), new_run=not known)
+        binding = self._bindings.current
+        if binding is not None and binding.device is not None and not in_gibbs:
+            caller.tie_counters(self, binding.device)
+
+    def _mine(self, state):
+        """This kernel's state in that of a run, of which it may be a block; None if it is not there."""
+        if self._bindings.current is None:
+            return None
+        sites = set(self._bindings.current.engine.target.prototype)
+        states = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, SGState))
+        return next((one for one in states if isinstance(one, SGState) and set(one.z) == sites), None)
+
+    def _tell_of_divergence(self, mcmc, before):
+        """Of a run that has ended, unless it was told while it ran."""
+        last, binding = self._mine(mcmc.last_state), self._bindings.current
+        if last is None or binding is None or self._progress.warned:
+            return
+        first = first_divergence(last, self._mine(before))
+
+        def details():
+            step_size, tuning = jnp.ravel(last.step_size)[first.chain], last.tuning
+            if callable(self._step_size):  # that of the sample, and not of the last one
+                step_size = self._step_size(binding.engine.steps_before(first.sample) + binding.engine.steps - 1)
+            if mcmc.num_chains > 1 and mcmc.chain_method != "vectorized":
+                tuning = jax.tree.map(lambda leaf: leaf[first.chain], tuning)
+            return step_size, self._largest_stable_step_size(tuning)
+
+        report(first, details)
 
     def _report(self, engine, old, new, i, arguments):
         newly = jnp.ravel(new.diverging & ~old.diverging)
-        first = jnp.argmax(newly)
-        position = old.position.reshape(-1, engine.target.dim)[first]
-        step_size = jnp.ravel(new.step_size)[first]
-        estimate = partial(largest_stable_step_size, engine, position, arguments)
-        report_from_device(newly.any(), i, step_size, estimate)
+        first = Divergence(newly.any(), jnp.argmax(newly), i)
+
+        def details():
+            position = old.position.reshape(-1, engine.target.dim)[first.chain]
+            return jnp.ravel(new.step_size)[first.chain], largest_stable_step_size(engine, position, arguments)
+
+        report(first, details)
 
     @one_thread_at_a_time
     def _largest_stable_step_size(self, tuning):

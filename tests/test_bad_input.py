@@ -10,6 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.contrib.control_flow import cond, scan
+from numpyro.infer import Gibbs
 
 from sgworld_numpyro import (
     BAOAB,
@@ -366,16 +367,23 @@ LARGEST = 2 / (1 + ROWS)  # of gaussian_mean, whose curvature is that of the pri
 
 
 @pytest.mark.parametrize("progress_bar", [False, True])
+@pytest.mark.filterwarnings("ignore:Some donated buffers")
 @pytest.mark.parametrize(
     "chains",
-    [{}, {"num_chains": 2}, {"num_chains": 2, "chain_method": "sequential"}],
-    ids=["single", "vectorized", "sequential"],
+    [
+        {},
+        {"num_chains": 2},
+        {"num_chains": 2, "chain_method": "sequential"},
+        {"num_chains": 2, "chain_method": jax.vmap},
+    ],
+    ids=["single", "vectorized", "sequential", "vmap"],
 )
-def test_divergence_is_said_at_once(chains, progress_bar):
+def test_divergence_is_said_once(chains, progress_bar):
     """With the largest stable step size, and a step size that is stable."""
-    with pytest.warns(DivergenceWarning) as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DivergenceWarning)
         mcmc = run(SGWORLD(gaussian_mean, 3 * LARGEST), Y, num_samples=40, progress_bar=progress_bar, **chains)
-    (first, *_) = [str(w.message) for w in caught]
+    (first,) = [str(w.message) for w in caught if w.category is DivergenceWarning]
     assert f"step_size={3 * LARGEST:.3g}" in first
     assert f"largest stable step size there is about {LARGEST:.2g}." in first
     assert f"instance step_size={LARGEST / 4:.1g}" in first
@@ -384,12 +392,58 @@ def test_divergence_is_said_at_once(chains, progress_bar):
     assert sample == min(int(np.argmax(chain)) for chain in diverging)
 
 
-def test_every_run_with_a_progress_bar_says_it():
+@pytest.mark.parametrize("progress_bar", [False, True])
+@pytest.mark.parametrize("gibbs", [False, True])
+def test_every_run_says_it_but_not_one_that_goes_on(gibbs, progress_bar):
     """The second run is compiled already: all its samples take less time than the bar between two looks."""
-    mcmc = make(SGWORLD(gaussian_mean, 3 * LARGEST), num_samples=40, progress_bar=True)
+    kernel = SGWORLD(gaussian_mean, 3 * LARGEST)
+    mcmc = make(Gibbs([(kernel, None)]) if gibbs else kernel, num_samples=40, progress_bar=progress_bar)
     for key in range(2):
         with pytest.warns(DivergenceWarning):
             mcmc.run(jax.random.key(key), Y)
+    mcmc.post_warmup_state = mcmc.last_state
+    mcmc.run(mcmc.last_state.rng_key, Y)
+
+
+@pytest.mark.parametrize("progress_bar", [False, True])
+def test_a_run_that_goes_on_from_a_stable_state_says_it(progress_bar):
+    """NumPyro does not initialise the kernel again."""
+
+    def later_unstable(step):
+        return jnp.where(step < 20 * ROWS // 4, LARGEST / 4, 3 * LARGEST)
+
+    mcmc = make(SGWORLD(gaussian_mean, later_unstable), num_warmup=10, num_samples=40, progress_bar=progress_bar)
+    mcmc.warmup(jax.random.key(0), Y)
+    with pytest.warns(DivergenceWarning, match=f"in sample 2[0-9] at step_size={3 * LARGEST:.3g}"):
+        mcmc.run(jax.random.key(0), Y)
+
+
+def test_a_run_that_failed_leaves_nothing_behind():
+    mcmc = make(SGWORLD(gaussian_mean, 3 * LARGEST), num_samples=40, progress_bar=False)
+    with pytest.raises(ValueError, match="not finite"):
+        mcmc.run(jax.random.key(0), jnp.full(ROWS, jnp.nan))
+    mcmc = pickle.loads(pickle.dumps(mcmc))
+    with pytest.warns(DivergenceWarning) as caught:
+        mcmc.run(jax.random.key(0), Y)
+    assert len(caught) == 1
+
+
+def test_a_run_that_is_traced_and_a_sample_by_hand_say_it():
+    def draws(key):
+        mcmc = make(SGWORLD(gaussian_mean, 3 * LARGEST), num_samples=40)
+        mcmc.run(key, Y)
+        return mcmc.get_samples()
+
+    def to_the_end(function, argument):
+        jax.block_until_ready(jax.jit(function)(argument))
+        jax.effects_barrier()
+
+    with pytest.warns(DivergenceWarning, match="in sample 4"):
+        to_the_end(draws, jax.random.key(0))
+    kernel = SGWORLD(gaussian_mean, 3 * LARGEST, steps_per_sample=40 * ROWS // 4)
+    state = kernel.init(jax.random.key(0), 0, None, (Y,), {})
+    with pytest.warns(DivergenceWarning, match="in sample 0"):
+        to_the_end(lambda state: kernel.sample(state, (Y,), {}), state)
 
 
 def test_what_is_stable_does_not_warn(capsys):

@@ -138,6 +138,117 @@ for method in ("vectorized", "parallel", jax.vmap):
     assert max(differences) <= steps * np.finfo(np.float32).eps
 
 
+def test_parallel_chains_say_that_one_diverged():
+    """At a step size of a schedule, which is traced there."""
+    output = subprocess_output(
+        """
+import warnings
+import jax
+import jax.numpy as jnp
+from numpyro.infer import MCMC
+from tests.models import Y, gaussian_mean
+from sgworld_numpyro import SGWORLD
+kernel = SGWORLD(gaussian_mean, lambda step: jnp.where(step < 20, 1e-3, 1.0))
+mcmc = MCMC(kernel, num_warmup=0, num_samples=40, num_chains=2, chain_method="parallel", progress_bar=False)
+with warnings.catch_warnings(record=True) as caught:
+    mcmc.run(jax.random.key(0), Y)
+print(*(f"{warning.category.__name__} {warning.message}" for warning in caught), sep=chr(10))
+""",
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )
+    (line,) = output.splitlines()
+    assert line.startswith("DivergenceWarning")
+    assert "at step_size=1;" in line
+
+
+# --- Compilation ---
+
+
+@pytest.fixture
+def compiled(caplog):
+    """How often NumPyro's loop was compiled since this was last asked."""
+
+    def times():
+        count = sum("Finished XLA compilation of jit(_body_fn)" in record.message for record in caplog.records)
+        caplog.clear()
+        return count
+
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        yield times
+
+
+def test_sampling_is_compiled_once_on_40_mib(compiled):
+    """NumPyro's loop gets its counters back tied to a device."""
+    y = np.zeros(10 * 2**20, np.float32)
+    mcmc = make(SGWORLD(gaussian_mean, 1e-8, steps_per_sample=1), 3, thinning=2)
+    for key in range(2):
+        mcmc.run(jax.random.key(key), y, 2**20)
+        assert compiled() == 1 - key
+        assert mcmc.thinning == 2
+        assert isinstance(mcmc.thinning, int)
+    assert mcmc.get_samples()["mu"].shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("options", "of_mcmc"),
+    [
+        ({"keep": lambda values: {"twice": 2 * values["mu"]}}, {}),
+        ({"average": lambda values: values}, {"num_chains": 2}),
+        ({}, {"num_chains": 2, "chain_method": "sequential"}),
+    ],
+    ids=["keep", "vectorized", "sequential"],
+)
+def test_sampling_on_held_data_is_compiled_once(options, of_mcmc, monkeypatch, compiled):
+    monkeypatch.setattr(chain_data, "HOLD_BYTES", 1)
+    mcmc = make(SGWORLD(gaussian_mean, 1e-2, **options), 3, num_warmup=2, **of_mcmc)
+    mcmc.warmup(jax.random.key(0), Y)
+    assert compiled() == 1
+    mcmc.run(mcmc.post_warmup_state.rng_key, Y)
+    assert compiled() == 0
+
+
+def test_a_run_that_was_interrupted_is_run_again(monkeypatch, compiled):
+    """What it has left behind in MCMC is of no consequence."""
+    monkeypatch.setattr(chain_data, "HOLD_BYTES", 1)
+    mcmc = make(SGWORLD(gaussian_mean, 1e-2), 4, thinning=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(SGWORLD, "get_diagnostics_str", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            mcmc.run(jax.random.key(0), Y)
+    assert compiled() == 1
+    assert pickle.loads(pickle.dumps(mcmc)).thinning == 2
+    mcmc.run(jax.random.key(0), Y)
+    assert compiled() == 0
+    assert mcmc.get_samples()["mu"].shape == (2,)
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_another_process_finds_everything_in_the_cache(tmp_path):
+    """With the progress bar and without, on data that are constants and on data that are held."""
+    code = """
+from collections import Counter
+import jax
+from sgworld_numpyro import SGWORLD
+from sgworld_numpyro.chain import data
+from tests.models import Y, gaussian_mean
+from tests.runs import run
+counts = Counter()
+jax.monitoring.register_event_listener(lambda event, **_: counts.update([event.split("/")[-1]]))
+for progress_bar, data.HOLD_BYTES, num_chains in ((True, 2**25, 1), (False, 2**25, 2), (True, 1, 2)):
+    run(SGWORLD(gaussian_mean, 1e-2), Y, num_chains=num_chains, progress_bar=progress_bar)
+print(counts["cache_hits"], counts["cache_misses"], counts["compile_requests_use_cache"])
+"""
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    _, misses, _ = map(int, subprocess_output(code, **environment).split())
+    assert misses > 0
+    hits, misses, requests = map(int, subprocess_output(code, **environment).split())
+    assert misses == 0
+    assert hits == requests > 0
+
+
 # --- The phases of MCMC ---
 
 

@@ -116,6 +116,11 @@ class Binding:
         }
         return Data(arguments.with_arrays(arrays), reordered)
 
+    @property
+    def device(self) -> Any:
+        """What comes back from functions compiled on the arguments is tied to; None if it is not."""
+        return self._data.device
+
     def compiled(self, name: str, function: Callable, arguments: Arguments, once: bool = False) -> Callable:
         """``function(arguments, *inputs)`` on these arguments, compiled once if they are those of the binding.
 

@@ -2,10 +2,13 @@
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from numpyro.infer import Gibbs
 from numpyro.infer.mcmc import MCMC
 from numpyro.util import fori_collect, nested_attrgetter
 
@@ -18,10 +21,11 @@ COPIES = 2
 
 
 class Run(NamedTuple):
-    """A run of ``MCMC`` that is under way."""
+    """A run of ``MCMC`` that is under way; ``before`` is the state that it goes on from, or None."""
 
     mcmc: MCMC
     rng_key: Any
+    before: Any
     args: tuple
     kwargs: dict[str, Any]
     fields: tuple[str, ...]
@@ -33,8 +37,9 @@ def run_under_way() -> Run | None:
     here = locals_of(MCMC._single_chain_mcmc)
     if here is None:
         return None
+    rng_key, before, _ = here["init"]
     return Run(
-        here["self"], here["init"][0], here["args"], here["kwargs"], here["collect_fields"], here["remove_sites"]
+        here["self"], rng_key, before, here["args"], here["kwargs"], here["collect_fields"], here["remove_sites"]
     )
 
 
@@ -44,6 +49,136 @@ def initial_values_of_run(kernel: Any) -> Any:
     if here is None or here["self"].sampler is not kernel:
         return None
     return here["init_params"]
+
+
+class EndOfRun:
+    """What is done when a run of ``MCMC`` has ended, in place of the last method that ``MCMC.run`` calls.
+
+    NumPyro calls its kernel before and while it samples, and not after. Only there are the values of all chains known,
+    whatever transformation of JAX they were run under.
+
+    Args:
+        mcmc: whose run it is.
+        run: an object of this run alone: a run that failed has left its end behind.
+    """
+
+    def __init__(self, mcmc: MCMC, run: Any):
+        self.mcmc = mcmc
+        self.run = run
+        self.tasks: list[Callable[[MCMC, Any], None]] = []
+
+    def __call__(self, *args, **kwargs) -> None:
+        """Do what the method of ``MCMC`` does, and then what is to be done if this is the end."""
+        type(self.mcmc)._set_collection_params(self.mcmc, *args, **kwargs)
+        here = locals_of(MCMC.run)
+        if args or kwargs or here is None or here.get("partial_map_fn") is not self.run:
+            return
+        del self.mcmc._set_collection_params
+        for task in self.tasks:
+            task(self.mcmc, here["init_state"])
+
+    def __reduce__(self):
+        return type(self), (self.mcmc, None)
+
+
+def at_end_of_run(kernel: Any, task: Callable[[MCMC, Any], None]) -> bool:
+    """Have ``task(mcmc, initial state or None)`` called once when the run under way has ended.
+
+    Args:
+        kernel: that the run calls.
+        task: what to do.
+
+    Returns:
+        Whether the run knew the task before.
+    """
+    run, whole = run_under_way(), locals_of(MCMC.run)
+    if run is None or whole is None or not has_known_end(kernel):
+        return False
+    mcmc, this = run.mcmc, whole["partial_map_fn"]
+    end = vars(mcmc).get("_set_collection_params")
+    if end is None or end.run is not this:
+        end = mcmc._set_collection_params = EndOfRun(mcmc, this)
+    known = task in end.tasks
+    if not known:
+        end.tasks.append(task)
+    return known
+
+
+def has_known_end(kernel: Any) -> bool:
+    """Whether the kernel is called at every start of a run like the one under way, a resumed one too.
+
+    NumPyro asks the kernel of a run for its ``_sample_fn``, and blocks of ``Gibbs`` for how to constrain values.
+    """
+    run = run_under_way()
+    if run is None:
+        return False
+    mcmc = run.mcmc
+    return mcmc.sampler is kernel or (isinstance(mcmc.sampler, Gibbs) and mcmc.postprocess_fn is None)
+
+
+class Tied:
+    """An integer for NumPyro's loop, which becomes an array tied to a device where the loop makes it one.
+
+    It counts draws by ``thinning`` and by ``lower + (upper - lower) % thinning``, and makes arrays of both.
+    """
+
+    def __init__(self, number: int, device: Any):
+        self.number = number
+        self.device = device
+
+    def __index__(self):
+        return self.number
+
+    def __ge__(self, other):
+        return self.number >= other
+
+    def __rmod__(self, other):
+        return Tied(other % self.number, self.device)
+
+    def __radd__(self, other):
+        return Tied(other + self.number, self.device)
+
+    def __rfloordiv__(self, other):
+        return other // self.number
+
+    def __jax_array__(self):
+        return jax.device_put(jnp.asarray(self.number), self.device)
+
+    def __repr__(self):
+        return repr(self.number)
+
+    def __reduce__(self):
+        return int, (self.number,)
+
+
+def tie_counters(kernel: Any, device: Any) -> None:
+    """Have NumPyro's loop tie its own two counters to a device, as all that the loop gets back from JAX will be.
+
+    Else it compiles a second time for the second sample, where these are tied. To be called before the loop begins,
+    with what goes into it tied already.
+
+    Args:
+        kernel: that the run under way calls.
+        device: what a function that reads a ``jax.Ref`` ties its results to.
+    """
+    run = run_under_way()
+    if run is None or not has_known_end(kernel):
+        return
+    mcmc = run.mcmc
+    whole_run_in_jax = mcmc.num_chains > 1 and mcmc.chain_method not in ("vectorized", "sequential")
+    if mcmc.progress_bar and not whole_run_in_jax:  # else the loop takes plain integers, and is called once
+        at_end_of_run(kernel, _untie)
+        mcmc.thinning = Tied(int(mcmc.thinning), device)
+
+
+def _untie(mcmc, before):
+    mcmc.thinning = int(mcmc.thinning)
+
+
+def sample_shown_by_progress_bar() -> Any | None:
+    """The state of the kernel after the sample that a progress bar is about to show; None if there is none."""
+    here = locals_of(fori_collect)
+    return here["vals"][0][0] if here is not None and here["progbar"] and "t" in here else None
 
 
 def progress_bar_reports() -> bool:
@@ -105,9 +240,9 @@ def check_room(kernel: Any, state: Any, batch: tuple[int, ...], sites: dict[str,
     run, memory = run_under_way(), _memory()
     if run is None or memory is None or run.mcmc.postprocess_fn is not None:
         return
-    mcmc, params = run.mcmc, run.mcmc._collection_params
+    mcmc, params, thinning = run.mcmc, run.mcmc._collection_params, int(run.mcmc.thinning)
     draws = params["collection_size"]
-    draws = (params["upper"] - params["lower"] if draws is None else draws) // mcmc.thinning
+    draws = (params["upper"] - params["lower"] if draws is None else draws) // thinning
     # Of parallel chains, each has a device of its own, which share the memory if they are CPUs.
     alone = mcmc.chain_method == "parallel" and jax.default_backend() != "cpu"
     chains = 1 if alone else mcmc.num_chains
@@ -119,12 +254,12 @@ def check_room(kernel: Any, state: Any, batch: tuple[int, ...], sites: dict[str,
     wanted = COPIES * draws * one_draw
     if wanted > memory:
         fits = memory // (2 * COPIES * one_draw)  # half of it is left for the rest
-        every = math.ceil(draws * mcmc.thinning / max(fits, 1))
+        every = math.ceil(draws * thinning / max(fits, 1))
         raise ValueError(
             f"num_samples={mcmc.num_samples} wants {_readable(wanted)} of memory, for {draws} draws of {chains} "
             f"chain{'s' if chains > 1 else ''} and a copy, and there are {_readable(memory)}. Keep one in {every} with "
             f"MCMC(..., thinning={every}), keep less of a draw with keep=... or average=... of the kernel, or take "
-            f"fewer: num_samples={fits * mcmc.thinning}."
+            f"fewer: num_samples={fits * thinning}."
         )
 
 

@@ -3,8 +3,8 @@
 NumPyro's ``MCMC`` closes over the model's arguments, and JAX compiles what is closed over into the executable:
 180 MiB of data cost some 3 s a compilation and twice their size in memory, at every run. A ``jax.Ref`` that is
 closed over is passed as an argument instead. That has its own price, so small arrays stay constants: each call is
-60 µs slower, and the first compilation is done twice (what comes back from a function with a ``Ref`` is tied to
-its device, which the first call's arguments were not).
+60 µs slower, and what comes back from a function with a ``Ref`` is tied to its device. A first call whose arguments
+are not tied is compiled apart from the others, which is left to a run that goes on from a state with another key.
 """
 
 import warnings
@@ -55,6 +55,11 @@ class HeldData:
         """The array of that name, or None. To be called inside the compiled function."""
         place = self._places.get(name)
         return place[...] if isinstance(place, jax.Ref) else place
+
+    @property
+    def device(self) -> Any:
+        """What comes back from a function that reads these arrays is tied to; None if it is not."""
+        return next((place.sharding for place in self._places.values() if isinstance(place, jax.Ref)), None)
 
 
 def holdable(leaf) -> bool:

@@ -1,10 +1,16 @@
-"""Saying at once that a chain has diverged, and what step size would not have."""
+"""Saying that a chain has diverged, and what step size would not have."""
 
 import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+from sgworld_numpyro.chain.state import SGState
+from sgworld_numpyro.model.arrays import is_traced
 
 
 class DivergenceWarning(UserWarning):
@@ -39,13 +45,51 @@ def warn_of_divergence(diverged, sample, step_size, largest) -> None:
     )
 
 
-def report_from_device(diverged, sample, step_size, estimate) -> None:
-    """Warn from inside a compiled function; ``estimate()`` is run only where a chain has diverged.
+class Divergence(NamedTuple):
+    """The first one among chains.
 
-    This takes the compiled function off JAX's fast path, at 70 µs a call.
+    Attributes:
+        found: whether there is any; if not, the rest is of no meaning.
+        chain: which one it is.
+        sample: in which it diverged.
     """
 
-    def report():
-        jax.debug.callback(warn_of_divergence, diverged, sample, step_size, estimate())
+    found: Any
+    chain: Any
+    sample: Any
 
-    lax.cond(jnp.any(diverged), report, lambda: None)
+
+def first_divergence(last: SGState, before: SGState | None = None) -> Divergence:
+    """Among the chains of a state, the one that diverged first, since ``before`` if there is one.
+
+    It is known from the last state, as a chain that has left for infinity does not come back.
+    """
+    numpy = jnp if is_traced(last.divergences) else np
+    divergences, taken = numpy.ravel(last.divergences), numpy.ravel(last.i)
+    diverged = divergences > 0
+    if before is not None:
+        diverged &= numpy.ravel(before.divergences) == 0
+    samples = numpy.where(diverged, taken - divergences, np.iinfo(np.int32).max)
+    chain = numpy.argmin(samples)
+    return Divergence(numpy.any(diverged), chain, samples[chain])
+
+
+def report(first: Divergence, details: Callable[[], tuple[Any, Any]]) -> None:
+    """Warn of a divergence, if there is one.
+
+    From inside a compiled function this takes it off JAX's fast path, at 70 µs a call, and keeps it out of JAX's
+    cache of compiled functions.
+
+    Args:
+        first: the divergence.
+        details: gives the step size and the largest stable one; it is run only if there is a divergence.
+    """
+    if not is_traced(first.found):
+        if first.found:
+            warn_of_divergence(True, first.sample, *details())
+        return
+
+    def from_device():
+        jax.debug.callback(warn_of_divergence, first.found, first.sample, *details())
+
+    lax.cond(first.found, from_device, lambda: None)

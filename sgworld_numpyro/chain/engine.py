@@ -75,8 +75,7 @@ class Engine:
         """
         start, keys, noise_key = self.streams(sample, state.shuffle_key, state.rng_key)
         seed = seed_words(noise_key)
-        # Saturates instead of overflowing: a schedule is constant after two billion steps.
-        taken = jnp.minimum(sample, (2**31 - 1) // self.steps - 1) * self.steps
+        taken = self.steps_before(sample)
 
         def block(carry, offset, length):
             moving, total = carry
@@ -106,6 +105,10 @@ class Engine:
             divergences=state.divergences + diverging,
             integrator_state=integrator_state,
         )
+
+    def steps_before(self, sample: Int[Array, ""]) -> Int[Array, ""]:
+        """How many steps come before a sample. It saturates: a schedule is constant after two billion of them."""
+        return jnp.minimum(sample, (2**31 - 1) // self.steps - 1) * self.steps
 
     def streams(self, sample: Int[Array, ""], shuffle_key: Array, noise_key: Array):
         """The first step of a sample, the key of each plate's rows, and that of the noise."""

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
-from sgworld_numpyro.chain.divergence import warn_of_divergence
+from sgworld_numpyro.chain.divergence import first_divergence, warn_of_divergence
 from sgworld_numpyro.chain.state import SGState
 
 # The text is made anew this often, in seconds: reading a state waits for the device.
@@ -19,21 +20,29 @@ class Progress(threading.local):
     """Step size, mean potential energy and number of divergences; and a warning at the first divergence.
 
     Of each thread its own: a kernel may run in several at once.
+
+    Attributes:
+        warned: whether a divergence of the run under way was told.
     """
 
     def __init__(self):
         self._made = 0.0
         self._text = ""
-        self._warned = False
+        self.begin(None, new_run=True)
+
+    def begin(self, before: SGState | None, new_run: bool) -> None:
+        """Look at the next chain, which goes on from ``before`` if it is not a new one."""
+        self._before = before
         self._unseen: deque[SGState] = deque()  # states that were not computed yet when they were shown
+        if new_run:
+            self.warned = False
 
     def say(self, what: str) -> None:
         """What tuning does now, on the progress bar that is about to start."""
 
     def text(self, state: SGState, largest_stable_step_size: Callable[[], Any]) -> str:
         """The text after this state, which may still be under computation."""
-        self._unseen.append(state)
-        diverged = self._look_for_divergence(largest_stable_step_size)
+        diverged = self.look_at(state, largest_stable_step_size)
         now = time.monotonic()
         if diverged or now - self._made >= REFRESH_SECONDS:
             step_size, energy, divergences = jax.device_get(
@@ -45,16 +54,21 @@ class Progress(threading.local):
             self._made = now
         return self._text
 
-    def _look_for_divergence(self, largest_stable_step_size):
-        """Warn of the first divergence among the states that are computed by now; do not wait for others."""
+    def look_at(self, state: SGState, largest_stable_step_size: Callable[[], Any]) -> bool:
+        """Warn of the first divergence of a chain or several, in states that are computed by now, and say if there is.
+
+        It does not wait for others.
+        """
+        self._unseen.append(state)
         while self._unseen and _is_computed(self._unseen[0].divergences):
             seen = self._unseen.popleft()
-            if not seen.divergences:
-                self._warned = False
-            elif not self._warned:
-                self._warned = True
-                first = seen.i - seen.divergences
-                warn_of_divergence(True, first, seen.step_size, largest_stable_step_size())
+            if self.warned or not np.any(seen.divergences):
+                continue
+            first = first_divergence(seen, self._before)
+            if first.found:
+                self.warned = True
+                step_size = np.ravel(seen.step_size)[first.chain]
+                warn_of_divergence(True, first.sample, step_size, largest_stable_step_size())
                 return True
         return False
 

@@ -89,7 +89,7 @@ def to_inference_data(
     posterior.attrs.update(attributes_of(settings, mcmc.last_state))
     taken = int(np.ravel(mcmc.last_state.i)[0])  # the last draw is the last state
     last = int(posterior["draw"].values[-1])
-    posterior.attrs["samples_before"] = taken - (last + 1) * mcmc.thinning
+    posterior.attrs["samples_before"] = taken - (last + 1) * int(mcmc.thinning)
     posterior.attrs.update(_taken(mcmc))
     if log_likelihood is not None and log_likelihood is not False:
         group = _log_likelihood(mcmc, kernel, settings.target, arguments, log_likelihood, names, coords, posterior)
@@ -113,7 +113,7 @@ def _check_dims(dims: Mapping[str, Any], values: Mapping[str, Any]) -> None:
 
 
 def _taken(mcmc):
-    return {"num_warmup": mcmc.num_warmup, "thinning": mcmc.thinning, **package_versions()}
+    return {"num_warmup": mcmc.num_warmup, "thinning": int(mcmc.thinning), **package_versions()}
 
 
 def _with_dots(values: Mapping[str, Any]) -> dict[str, Any]:
