@@ -10,6 +10,7 @@ Beside the sampler there are, loaded at their first use: ``datasets``, ``diagnos
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from sgworld_numpyro.chain.convergence import ConvergenceWarning
 from sgworld_numpyro.chain.divergence import DivergenceWarning
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.extrapolation import Extrapolation, extrapolate
@@ -52,6 +53,7 @@ __all__ = [
     "Average",
     "BatchReshuffle",
     "ControlVariate",
+    "ConvergenceWarning",
     "Cyclic",
     "DivergenceWarning",
     "EulerMaruyama",

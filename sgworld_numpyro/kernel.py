@@ -20,6 +20,7 @@ from sgworld_numpyro import options
 from sgworld_numpyro.chain import caller
 from sgworld_numpyro.chain.binding import Binding, Bindings, one_thread_at_a_time
 from sgworld_numpyro.chain.consistency import DoesNotRunOnAllRows, check_minibatches
+from sgworld_numpyro.chain.convergence import complaints, draws_of, warn_of_convergence
 from sgworld_numpyro.chain.divergence import Divergence, first_divergence, report
 from sgworld_numpyro.chain.engine import Engine, steps_per_pass
 from sgworld_numpyro.chain.kept import Keeping
@@ -465,7 +466,7 @@ class StochasticGradientKernel(MCMCKernel):
     def _watch(self, in_gibbs: bool = False):
         """In a run or chain that begins: look for divergences, then and when it has ended; have it compiled once."""
         run = caller.run_under_way()
-        known = caller.at_end_of_run(self, self._tell_of_divergence)
+        known = caller.at_end_of_run(self, self._tell)
         if not in_gibbs or (caller.has_known_end(self) and not known):
             self._progress.begin(None if run is None else self._mine(run.before), new_run=not known)
         binding = self._bindings.current
@@ -480,8 +481,22 @@ class StochasticGradientKernel(MCMCKernel):
         states = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, SGState))
         return next((one for one in states if isinstance(one, SGState) and set(one.z) == sites), None)
 
+    def _tell(self, mcmc, before):
+        """What a run that has ended says against itself."""
+        self._tell_of_divergence(mcmc, before)
+        self._tell_of_convergence(mcmc)
+
+    def _tell_of_convergence(self, mcmc):
+        """Of a run whose step size was tuned; who gives one may want another law than the posterior's."""
+        binding = self._bindings.current
+        if mcmc.sampler is not self or binding is None or self._step_size is not None:
+            return
+        target, draws = binding.engine.target, draws_of(mcmc._states, self.sample_field)
+        names = [f"{site}{index}" for site, index in target.coordinates()]
+        warn_of_convergence(complaints(draws, mcmc.last_state, self._temperature, names))
+
     def _tell_of_divergence(self, mcmc, before):
-        """Of a run that has ended, unless it was told while it ran."""
+        """Unless it was told while it ran."""
         last, binding = self._mine(mcmc.last_state), self._bindings.current
         if last is None or binding is None or self._progress.warned:
             return

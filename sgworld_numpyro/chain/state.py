@@ -11,7 +11,7 @@ from sgworld_numpyro.integrators import KineticState
 
 
 class Thermometer(NamedTuple):
-    """What a chain's draws say of its temperature. NaN if a sample has fewer than ten steps.
+    """What a chain's draws say of its temperature; looked at again after ten steps or more, and held in between.
 
     - **configurational_temperature** - (θ - θ̂)·∇U / d, by integration by parts of mean T for any fixed θ̂. That is the
       anchor of the tuning, if there is one, which is a control variate for ∇U too; else the mean of earlier draws,
@@ -19,11 +19,17 @@ class Thermometer(NamedTuple):
     - **fluctuation_dissipation** - h gᵀMg / 2d, with g the gradient estimator on an independent batch. Stationary
       Euler-Maruyama chains with independent batches have exactly E[(θ - Eθ)·∇U]/d - T of it. NaN for kinetic ones.
     - **centre** - the mean of the draws so far.
+    - **readings** - how often it was looked at.
+    - **virials** - (θ_j - θ̂_j) ∂_jU of each coordinate, the mean over all readings: T by itself, for each.
+    - **squares** - sums of their squared distances from the mean.
     """
 
     configurational_temperature: Float[Array, ""]
     fluctuation_dissipation: Float[Array, ""]
     centre: Float[Array, "dim"]
+    readings: Array
+    virials: Float[Array, "dim"]
+    squares: Float[Array, "dim"]
 
 
 class SGState(NamedTuple):

@@ -4,8 +4,10 @@ At every draw one more minibatch is taken, independent of all that moved the cha
 they sent it, and would show another temperature.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
-from jax import Array, random
+from jax import Array, lax, random
 from jaxtyping import Float, Int
 
 from sgworld_numpyro.chain.engine import Engine
@@ -15,15 +17,17 @@ from sgworld_numpyro.integrators import is_kinetic
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.subsampling import IndependentBatches
 
-# Steps a sample from which on the extra gradients are taken: they cost a tenth of the steps' at most.
-MIN_STEPS = 10
+# Steps after which the extra gradients are taken: they cost a tenth of the steps' at most.
+STEPS = 10
 _STREAM = 0x7E3B
 
 
 def cold(position: Float[Array, "dim"]) -> Thermometer:
     """The thermometer of a chain without draws."""
     nothing = jnp.full((), jnp.nan, position.dtype)
-    return Thermometer(nothing, nothing, jnp.zeros_like(position))
+    return Thermometer(
+        nothing, nothing, jnp.zeros_like(position), jnp.int32(0), jnp.zeros_like(position), jnp.zeros_like(position)
+    )
 
 
 def take_temperature(engine: Engine, state: SGState, sample: Int[Array, ""], arguments: Arguments) -> Thermometer:
@@ -35,9 +39,15 @@ def take_temperature(engine: Engine, state: SGState, sample: Int[Array, ""], arg
         sample: how many samples were taken before it.
         arguments: the model's arguments.
     """
+    every = -(-STEPS // engine.steps)
+    if every == 1:
+        return _reading(engine, state, sample, arguments)
+    look = sample % every == every - 1
+    return lax.cond(look, partial(_reading, engine), lambda state, *_: state.thermometer, state, sample, arguments)
+
+
+def _reading(engine, state, sample, arguments):
     last = state.thermometer
-    if engine.steps < MIN_STEPS:
-        return last
     target, position = engine.target, engine.target.ravel(state.z)
     keys = random.split(random.fold_in(state.shuffle_key, _STREAM), len(target.plates))
     memoryless = all(engine.subsampling.period(plate) == 1 for plate in target.plates)
@@ -53,8 +63,14 @@ def take_temperature(engine: Engine, state: SGState, sample: Int[Array, ""], arg
         centre, slope = engine.anchor.position, ControlVariate()(energy, engine.anchor)(position)[1]
     kick = engine.preconditioner.apply_root_transpose(own)
     lost = jnp.nan if is_kinetic(engine.integrator) else 0.5 * state.step_size
+    readings, virial = last.readings + 1, (position - centre) * slope
+    away = virial - last.virials
+    virials = last.virials + away / readings
     return Thermometer(
-        jnp.dot(position - centre, slope) / position.size,
-        lost * jnp.dot(kick, kick) / position.size,
-        last.centre + (position - last.centre) / (sample + 1),
+        configurational_temperature=jnp.mean(virial),
+        fluctuation_dissipation=lost * jnp.dot(kick, kick) / position.size,
+        centre=last.centre + (position - last.centre) / readings,
+        readings=readings,
+        virials=virials,
+        squares=last.squares + away * (virial - virials),
     )

@@ -37,6 +37,7 @@ BUDGET = 700  # passes of windows, if the warm-up is not longer
 FIRST_PASS = 0.1  # R h √λ in the first window, whose metric is not to be trusted
 CALM = 1.1  # R-hat of a window that ends them
 MIXED = 400.0  # effective draws wanted of the last window at most
+FARTHER = 10.0  # times what energies would allow, a place is taken for another mode's
 HOT = 4.0  # standard errors of a temperature that is believed to be too high
 SMALLER = 4.0  # what a step is divided by where chains diverge
 
@@ -67,7 +68,7 @@ class Pilot(NamedTuple):
         finite: whether a descent ended where energy and gradient are finite.
         rise: the least rise of the potential from there.
         stray: chains whose descents ended far above the lowest, and that started again from it.
-        modes: chains whose descents ended in other places as low as the lowest.
+        modes: others than the lowest, as low as it, that descents ended near.
         r_hat: of the last window; NaN without windows.
         passes_per_draw: of the last window, over the data, for an effective draw of its worst coordinate; likewise.
         temperature: of the worst coordinate or principal direction, and its standard error; likewise.
@@ -140,7 +141,7 @@ def explore(
     mode, distance, rise, steps, hessians = _approach(looks, ends[lowest])
     plate = looks.plate
     passes = CHAINS * warm_start.adam_steps(plate) * plate.batch_size / plate.size + steps * 7
-    modes = _elsewhere(mode, ends, heights, stray)
+    modes = _other_modes(looks, mode, ends, heights, stray)
     found = Pilot(
         draws=mode.draws(rng, POOL) if temperature == 1 else _tempered(mode, temperature).draws(rng, POOL),
         mean=mode.mean,
@@ -218,12 +219,23 @@ def _least_rise(looks, mode, gradient):
     return flat.rise_of(probed, looks.heights(probed.points), priors)
 
 
-def _elsewhere(mode, ends, heights, stray):
-    """How many chains ended in other places that are as good: farther off than their energies would allow there."""
-    away = np.linalg.solve(mode.root, (ends - mode.mean).T)
-    expected = 0.5 * np.sum(away**2, axis=0)
-    found = heights - heights.min()
-    return int(np.sum(~stray & (expected > 10 * (found + len(mode.mean) + 10))))
+def _other_modes(looks, mode, ends, heights, stray):
+    """Modes other than the lowest, as low as it, that descents ended near: they are where Newton's method leads."""
+    found = []
+    for end in ends[~stray]:
+        expected = 0.5 * np.sum(np.linalg.solve(mode.root, end - mode.mean) ** 2)
+        if expected <= FARTHER * (np.ptp(heights[~stray]) + len(end) + 10):
+            continue
+        other, distance, *_ = _approach(looks, end)
+        away = min((_away(one, other) for one in (mode, *found)), default=np.inf)
+        if other.curved and distance <= 1 and away > FARTHER * len(end):
+            found.append(other)
+    return len(found)
+
+
+def _away(mode, other):
+    """Squared distance of two modes, in sds of both."""
+    return sum(np.sum(np.linalg.solve(one.root, mode.mean - other.mean) ** 2) for one in (mode, other)) / 2
 
 
 def _is_gaussian(looks, mode, temperature, rng):

@@ -30,7 +30,7 @@ LABELS = {
     "hessian_noise": "scatter of minibatches' Hessians, E|δH u|²",
     "distance": "distance of the anchor from the mode, in posterior sds",
     "restarted": "chains that failed to start by themselves, and start from the best one",
-    "modes": "pilot chains whose descents ended elsewhere, as low",
+    "modes": "other modes that descents ended near, as low",
     "pilot_r_hat": "R-hat of the pilot chains",
     "pilot_temperature": "temperature of the pilot chains' worst coordinate",
     "pilot_temperature_error": "  standard error",
@@ -62,7 +62,7 @@ class Report(NamedTuple):
     - **steps_per_sample** - inner steps.
     - **cost** - passes over the data, in gradients, that an effective draw is predicted to take.
     - **minibatch_cost**, **control_variate_cost** - the same with either estimator, where both were tried.
-    - **modes** - pilot chains whose descents ended in other places than the lowest, as low as it.
+    - **modes** - others than the lowest, as low as it, that descents ended near; chains start around the lowest.
     - **pilot_r_hat** - of the last window of pilot chains; NaN if none had to run.
     - **pilot_temperature** - of their worst coordinate, by E[θ_j ∂_jU] = T, and **pilot_temperature_error**; likewise.
     - **window_passes** - that the pilot chains took together.
