@@ -146,7 +146,7 @@ def run_one(
     sd = Difference.worst(ours.sd / theirs.sd - 1, np.hypot(ours.sd_error, theirs.sd_error) / theirs.sd, names)
     said = told(mcmc, caught)
     right = ours.r_hat < R_HAT and mean.tolerable and sd.tolerable
-    settings = kernel.settings()
+    settings = kernel.settings(state=mcmc.last_state)
     gradients_a_step = 2 if isinstance(settings.gradient, ControlVariate) else 1
     passes = num_chains * num_samples * settings.steps_per_sample * gradients_a_step / settings.batches
     return Outcome(
