@@ -199,9 +199,10 @@ def row(outcomes: list[Outcome]) -> str:
             f"{r_hat:8.3f}{f'{mean.value:+.3f} ± {mean.error:.3f}':>17}"
             f"{f'{100 * sd.value:+.1f} ± {100 * sd.error:.1f}':>15}"
         )
+    gradients = _shown(reference.gradients, 8, 1) + ("*" if POSTERIORS[outcomes[0].posterior].reference_model else " ")
     return (
         f"{outcomes[0].posterior:24}{errors}{_shown(temperature, 7, 2)}{_shown(compiling, 9, 1)}{_shown(seconds, 8, 1)}"
-        f"{_shown(speed, 9, 0)}{_shown(theirs, 8, 0)}{_shown(passes, 9, 1)}{_shown(reference.gradients, 8, 1)}  {shown}"
+        f"{_shown(speed, 9, 0)}{_shown(theirs, 8, 0)}{_shown(passes, 9, 1)}{gradients} {shown}"
     )
 
 

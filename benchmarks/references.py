@@ -86,12 +86,13 @@ class Moments(NamedTuple):
     @classmethod
     def of(cls, draws):
         """Of draws (chains, samples, d)."""
-        mean, sd = draws.mean((0, 1)), draws.std((0, 1))
-        squares = (draws - mean) ** 2
-        ess = effective_sample_size(draws)
-        sd_error = squares.std((0, 1)) / (2 * sd * np.sqrt(effective_sample_size(squares)))
-        r_hat = split_gelman_rubin(draws)
-        return cls(mean, sd / np.sqrt(ess), sd, sd_error, float(r_hat.max()), float(ess.min()))
+        with np.errstate(divide="ignore", invalid="ignore"):  # of chains that stand still all this is NaN
+            mean, sd = draws.mean((0, 1)), draws.std((0, 1))
+            squares = (draws - mean) ** 2
+            ess = effective_sample_size(draws)
+            sd_error = squares.std((0, 1)) / (2 * sd * np.sqrt(effective_sample_size(squares)))
+            r_hat = split_gelman_rubin(draws)
+            return cls(mean, sd / np.sqrt(ess), sd, sd_error, float(r_hat.max()), float(ess.min()))
 
 
 class Reference(NamedTuple):
