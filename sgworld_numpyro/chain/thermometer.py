@@ -4,8 +4,6 @@ At every draw one more minibatch is taken, independent of all that moved the cha
 they sent it, and would show another temperature.
 """
 
-from functools import partial
-
 import jax.numpy as jnp
 from jax import Array, lax, random
 from jaxtyping import Float, Int
@@ -25,9 +23,8 @@ _STREAM = 0x7E3B
 def cold(position: Float[Array, "dim"]) -> Thermometer:
     """The thermometer of a chain without draws."""
     nothing = jnp.full((), jnp.nan, position.dtype)
-    return Thermometer(
-        nothing, nothing, jnp.zeros_like(position), jnp.int32(0), jnp.zeros_like(position), jnp.zeros_like(position)
-    )
+    zeros = jnp.zeros_like(position)
+    return Thermometer(nothing, nothing, zeros, jnp.int32(0), zeros, zeros)
 
 
 def take_temperature(engine: Engine, state: SGState, sample: Int[Array, ""], arguments: Arguments) -> Thermometer:
@@ -40,10 +37,11 @@ def take_temperature(engine: Engine, state: SGState, sample: Int[Array, ""], arg
         arguments: the model's arguments.
     """
     every = -(-STEPS // engine.steps)
+    last = state.thermometer
     if every == 1:
         return _reading(engine, state, sample, arguments)
     look = sample % every == every - 1
-    return lax.cond(look, partial(_reading, engine), lambda state, *_: state.thermometer, state, sample, arguments)
+    return lax.cond(look, lambda state: _reading(engine, state, sample, arguments), lambda state: last, state)
 
 
 def _reading(engine, state, sample, arguments):

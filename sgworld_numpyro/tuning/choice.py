@@ -1,4 +1,4 @@
-"""What a kernel leaves open, chosen so that an effective draw costs least: estimator, friction, step, steps a sample."""
+"""What a kernel leaves open, chosen so that an effective draw costs least: estimator, friction, step, steps."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -109,7 +109,7 @@ def _autocorrelation_time(friction, rate):
 
 
 def _steps(plan, wanted, step_size, rates, anchored):
-    """Steps of a sample: any number where passes are long, whole periods where batches of a pass make up for another."""
+    """Of a sample: any number where passes are long, whole periods where batches of a pass make up for others."""
     one_pass = plan.target.longest_plate.batches
     most = LONGEST_SAMPLE * one_pass
     rate = np.sqrt(rates.fastest) if plan.kinetic else rates.fastest

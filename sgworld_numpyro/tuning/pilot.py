@@ -331,8 +331,10 @@ def _windows(looks, found, start, starts, discretisation, budget, say):
         state, step_size = _with_metric(state, root, chosen, friction), chosen
         length = 2 * length
     if last is None:
-        return found._replace(narrow=False, r_hat=np.inf)
+        return found._replace(narrow=False, r_hat=np.inf, finite=False)
+    bulk = Gaussian(mean, root)
     return found._replace(
+        rise=_least_rise(looks, bulk, looks.gradient(mean)),
         draws=_some(last.settled, POOL),
         mean=mean,
         at=at,

@@ -50,7 +50,8 @@ def problem_with(
             f"density is unbounded or undefined, such as a scale that can go to 0. {scale or by_hand}"
         )
     dense = plan.target.dim <= MAX_DENSE  # beyond, the mode is not reached, and a potential that falls says nothing
-    far = dense and report.distance**2 > FAR
+    moved = report.window_passes > 0  # by pilot chains, to where the posterior is
+    far = dense and report.distance**2 > FAR and not (moved and not large)
     bounded = plan.temperature == 0 or rise.nats >= RISE or not (dense or rise.nats > -RISE)
     if not (far or bounded) and rise.nats >= -FALLS:
         return _no_normalisation(plan.target, rise)

@@ -106,7 +106,7 @@ def _report(plan, found, chosen, looks):
         anchored_noise=rates.anchored_noise,
         hessian_noise=rates.hessian_noise,
         slope=rates.slope,
-        distance=np.sqrt(found.distance) if found.narrow else np.nan,
+        distance=np.sqrt(found.distance),
         flattest=np.inf,
         restarted=found.stray,
         warm_start_passes=found.descent_passes,
