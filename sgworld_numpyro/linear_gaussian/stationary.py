@@ -142,6 +142,46 @@ def periodic_covariance(
     return sweep(*start)[1][:-1]
 
 
+def periodic_variances(
+    contraction: Float[np.ndarray, "problems m m"],
+    direction: Float[np.ndarray, "problems m"],
+    kick_covariance: Float[np.ndarray, "steps steps"],
+    repeated: bool,
+) -> Float[np.ndarray, "steps problems m m"]:
+    """What `periodic_covariance` gives of one eigenvalue with itself, for many problems of one dimension at once.
+
+    Args:
+        contraction: κ of each problem.
+        direction: what a kick of size one adds to its state.
+        kick_covariance: covariance of the kicks of any two steps of a period.
+        repeated: whether the same kicks come again every period, rather than independent ones.
+    """
+    steps, (problems, size) = len(kick_covariance), direction.shape
+    kicked = direction[:, :, None] * direction[:, None, :]
+
+    def sweep(with_kicks: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        visited = [own]
+        for k in range(steps):
+            with_kicks = contraction @ with_kicks
+            driven = with_kicks[:, :, k, None] * direction[:, None, :]
+            own = contraction @ own @ contraction.mT + driven + driven.mT + kick_covariance[k, k] * kicked
+            with_kicks = with_kicks + direction[:, :, None] * kick_covariance[k]
+            visited.append(own)
+        return with_kicks, np.stack(visited)
+
+    nothing = np.zeros((problems, size, steps))
+    with_kicks, gained = sweep(nothing, np.zeros((problems, size, size)))
+    kept = np.linalg.matrix_power(contraction, steps)
+    if repeated:
+        rest = np.linalg.inv(np.eye(size) - kept)
+        start = rest @ with_kicks, rest @ gained[-1] @ rest.mT
+    else:
+        both = np.einsum("aij,akl->aikjl", kept, kept).reshape(problems, size**2, size**2)
+        total = np.linalg.solve(np.eye(size**2) - both, gained[-1].reshape(problems, size**2, 1))
+        start = nothing, total.reshape(problems, size, size)
+    return sweep(*start)[1][:-1]
+
+
 # A Hessian for each row: a batch takes M = E[(1, z)(1, z)ᵀ] to S M Sᵀ + noise, S = C K_b A in the coordinates
 # (1, z). That is S ⊗ S on the vector of M; as M_00 = 1, the noise can stand in its column, and a period is one
 # matrix. C K_b is linear in the rows of the batch, and noise that comes before the kick is squeezed with it.

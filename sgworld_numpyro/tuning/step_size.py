@@ -2,7 +2,7 @@
 
 In the fastest direction, of curvature λ in the preconditioner's coordinates, the relative error of the variance is
 
-    e(h) = e_integrator(h) + (ρ/T) e_scheme(Rhλ) + e_unequal(h).
+    e(h) = e_integrator(h) + (ρ/T) e_scheme(Rhλ) - e_unequal(h).
 
 e_scheme is the law of the scheme for rows that share their Hessian and have the noise of a well-specified model, which
 ``linear_gaussian`` knows exactly: (Rε)³/24 for reshuffled rows at the ends of short passes, for instance (arXiv
@@ -10,7 +10,8 @@ e_scheme is the law of the scheme for rows that share their Hessian and have the
 draws of the posterior, by that of a well-specified model. With control variates that is E|δH_i u|²/(N λ²), by the
 scatter of single rows' Hessians, and of batches of long passes the bias E|δH_b u|²/λ² · h√λ/4 at γ = 2√λ.
 
-Where Hessians differ, reshuffled schemes also change the covariance and the mean themselves. Batches of one pass are
+Where Hessians differ, reshuffled schemes also change the covariance and the mean themselves, the former to be smaller.
+Batches of one pass are
 anticorrelated, so that what batch b did to the chain meets the others' Hessians, as far as the chain remembers it:
 
     e_unequal = f(Rε) E|δH_b u|²/(R λ²),   shift of the mean = f(Rε) E[δH_b δg_b]/(R λ²),
@@ -20,7 +21,7 @@ p/2 for short passes, p²/6 for kinetic ones, and 1 for long ones.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,13 +30,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
-from scipy.interpolate import RegularGridInterpolator
 
 from sgworld_numpyro.integrators import NamedIntegrator
-from sgworld_numpyro.linear_gaussian import gaussian_mean, stationary_moments
-from sgworld_numpyro.linear_gaussian.stationary import periodic_covariance
+from sgworld_numpyro.linear_gaussian.orders import batch_sum_covariance
+from sgworld_numpyro.linear_gaussian.stationary import periodic_variances
 from sgworld_numpyro.linear_gaussian.steps import LAWS
-from sgworld_numpyro.subsampling import FullBatch, IndependentBatches, NamedScheme, WithReplacement
+from sgworld_numpyro.subsampling import FullBatch, NamedScheme, WithReplacement
 from sgworld_numpyro.tuning.curvature import Rates
 
 # Beyond these times a step, in units of 1/λ and 1/√λ, other posteriors than Gaussians are sampled badly.
@@ -98,70 +98,48 @@ def _curve_of(
     batch_size: int,
     at_ends: bool,
 ) -> BiasCurve:
-    """e_scheme as that of independent batches, at the very step, times what the scheme makes of it in passes so long.
-
-    The second depends on the length of the passes and hardly on the number of their steps, and is looked at with few.
-    """
     scheme, integrator, batches = scheme_type(), integrator_type(), num_rows / batch_size
     longest = LAST_STEP * batches
-    times = np.geomspace(SHORTEST_PASS / 10, longest, 30)
-    dampings = np.geomspace(0.03, 100, 12) if integrator.kinetic else np.ones(1)
-    independent = batches * np.stack([_of_independent(integrator, times / batches, c) for c in dampings])
-    factor = (num_rows - batch_size) / max(num_rows - 1, 1) if isinstance(scheme, IndependentBatches) else 1.0
-    if scheme.redraws == "step":
-        return BiasCurve(np.log(times), np.log(dampings), np.log(np.maximum(factor * independent, _NOTHING)))
-    if num_rows // math.gcd(num_rows, batch_size) > MAX_PERIOD:
-        num_rows, batch_size = _fewer_rows(num_rows, batch_size)
-    share = _share_of(scheme, integrator, num_rows, batch_size, at_ends)
-    shares = np.stack([share(times, damping) for damping in dampings])
-    return BiasCurve(np.log(times), np.log(dampings), np.log(np.maximum(independent, _NOTHING)) + shares)
+    times = np.unique(np.r_[np.geomspace(SHORTEST_PASS / 3, min(0.1, longest), 6), _up_to(0.1, 30.0, longest, 28)])
+    times = np.unique(np.r_[times, _up_to(30.0, longest, longest, 8)])
+    dampings = np.geomspace(0.05, 50, 16) if integrator.kinetic else np.ones(1)
+    independent = _excess(WithReplacement(), integrator, times, dampings, num_rows, batch_size, at_ends)
+    if isinstance(scheme, WithReplacement):
+        found = independent
+    elif scheme.redraws == "step" or num_rows // math.gcd(num_rows, batch_size) <= MAX_PERIOD:
+        found = _excess(scheme, integrator, times, dampings, num_rows, batch_size, at_ends)
+    else:
+        # By how much a scheme has less than independent batches depends on the length of the passes, and hardly on the
+        # number of their steps: it is looked at with few. Of long passes it is less and less, as 1/p.
+        fewer = _fewer_rows(num_rows, batch_size)
+        within = np.minimum(times, min(FORGOTTEN, LAST_STEP * fewer[0] / fewer[1]))
+        share = np.log(
+            _excess(scheme, integrator, within, dampings, *fewer, at_ends)
+            / _excess(WithReplacement(), integrator, within, dampings, *fewer, at_ends)
+        )
+        found = independent * np.exp(share * within / times)
+    return BiasCurve(np.log(times), np.log(dampings), np.log(found))
 
 
-def _of_independent(integrator, steps, damping):
-    """e_scheme of batches drawn with replacement, by the step ε of an integrator and γ/√λ."""
-    found = []
-    for step in steps:  # in units of time in which λ = 1
-        parts = LAWS[type(integrator)].step(step, 1.0, damping)
-        contraction = parts.with_curvature(np.ones(1))
-        kicked = periodic_covariance(contraction, parts.after @ parts.kick, np.eye(1), repeated=False)
-        found.append(kicked[0, 0, 0, 0, 0])
-    return np.array(found)
+def _up_to(first, last, longest, count):
+    """Times between these, none beyond the longest."""
+    return np.geomspace(first, min(last, longest), count) if longest > first else np.empty(0)
 
 
-def _share_of(scheme, integrator, num_rows, batch_size, at_ends):
-    """Logarithm of a scheme's e_scheme by that of independent batches, a function of R ε and γ/√λ."""
-    step_size = batch_size / num_rows
-    last = min(FORGOTTEN, LAST_STEP / step_size)
-    times = np.r_[np.geomspace(1e-4, 0.02 * last, 4)[:-1], np.geomspace(0.02 * last, last, 12)]  # powers at first
-    rates = times**2 if integrator.kinetic else times
-    values = np.random.default_rng(0).standard_normal(num_rows)
-    values = (values - values.mean()) / values.std()
-    # rows of variance N λ, each standing for all of them, so that Cov(g_b) = R λ
-    problem = gaussian_mean(np.zeros((num_rows, len(rates))), np.diag(num_rows / rates))
-    problem = problem._replace(row_shifts=values[:, None] * np.sqrt(rates / num_rows))
-
-    def excess(scheme, integrator):
-        def variances(scheme):
-            moments = stationary_moments(problem, scheme, integrator, step_size, batch_size)
-            return np.diagonal((moments.period_end if at_ends else moments.averaged)[1])
-
-        return np.maximum(rates * (variances(scheme) - variances(FullBatch())), np.finfo(float).eps)
-
-    def logarithm(integrator):
-        return np.log(excess(scheme, integrator) / excess(WithReplacement(), integrator))
-
-    if not integrator.kinetic:
-        shares = logarithm(integrator)
-        return lambda pass_time, _: np.interp(np.log(pass_time), np.log(times), shares)
-    damped = np.geomspace(1e-3, 50 * last, 12)  # R h γ
-    table = np.stack([logarithm(replace(integrator, friction=float(damping))) for damping in damped])
-    found = RegularGridInterpolator((np.log(damped), np.log(times)), table, bounds_error=False, fill_value=None)
-
-    def share(pass_time, damping):
-        within = np.clip(pass_time, times[0], times[-1])
-        return found(np.column_stack([np.clip(np.log(damping * within), *np.log(damped[[0, -1]])), np.log(within)]))
-
-    return share
+def _excess(scheme, integrator, times, dampings, num_rows, batch_size, at_ends):
+    """What batches add to the relative variance, by γ/√λ and the pass time, rows having variance N λ for the whole."""
+    step_size = batch_size / num_rows  # in units in which a pass is 1
+    law, rates = LAWS[type(integrator)], times**2 if integrator.kinetic else times
+    contractions, directions = [], []
+    for damping in dampings:
+        for time, rate in zip(times, rates, strict=True):
+            parts = law.step(step_size, 1.0, damping * time)
+            contractions.append(parts.with_curvature(np.array([rate]))[0])
+            directions.append(parts.after @ parts.kick)
+    covariance = batch_sum_covariance(scheme, num_rows, batch_size) * num_rows / batch_size**2
+    found = periodic_variances(np.array(contractions), np.array(directions), covariance, scheme.redraws == "never")
+    variances = (found[0] if at_ends else found.mean(0))[:, 0, 0].reshape(len(dampings), len(times))
+    return np.maximum(rates**2 * variances, _NOTHING)
 
 
 def _fewer_rows(num_rows: int, batch_size: int) -> tuple[int, int]:
@@ -213,13 +191,21 @@ class Discretisation:
         return LARGEST_STEP["kinetic" if self.kinetic else "overdamped"]
 
     def bias(self, step_size, friction, rates: Rates) -> tuple[Array, Array]:
-        """Relative error of the variance in the fastest direction, and shift of the mean in posterior sds."""
+        """Relative error of the variance at most, in any direction, and shift of the mean in posterior sds."""
+        wider, narrower, shift = self.parts(step_size, friction, rates)
+        return numpy_of(wider, narrower).maximum(wider, narrower), shift
+
+    def parts(self, step_size, friction, rates: Rates) -> tuple[Array, Array, Array]:
+        """What makes the variance too large, what makes it too small, relatively, and the shift of the mean.
+
+        Each in the direction in which it is largest, as ``rates`` are.
+        """
         xp = numpy_of(step_size, friction, *rates)
         rate = xp.sqrt(rates.fastest) if self.kinetic else rates.fastest
         step = step_size * rate
-        own = self.integrator.variance_error(step)
+        own = self.integrator.variance_error(step) + 0 * step
         if isinstance(self.scheme, FullBatch):
-            return own + 0 * step, 0 * step
+            return own, 0 * step, 0 * step
         damping = friction / rate
         curve = bias_curve(self.scheme, self.integrator, self.num_rows, self.batch_size, self.at_ends)
         noise = rates.noise if self.minibatch_noise else rates.anchored_noise
@@ -227,7 +213,7 @@ class Discretisation:
         met_again = self._met_again(self.batches * step, damping) / self.batches
         unequal = met_again * rates.hessian_noise / rates.fastest**2
         shift = met_again * rates.slope / (rates.fastest * xp.sqrt(rates.mean)) * self.minibatch_noise
-        return own + drawn + unequal, shift / np.sqrt(self.temperature)
+        return own + drawn, unequal, shift / np.sqrt(self.temperature)
 
     def _met_again(self, pass_time, damping):
         """f: how much of what a batch did is still there when the rest of its pass comes, which makes up for it."""
