@@ -254,7 +254,7 @@ def _positive(num_rows=1500):
     return arrays(x, rng.gamma(2.0, np.exp(x @ [1, 0.5, -0.4, 0.2, 0]) / 2))
 
 
-@posterior(_positive)
+@posterior(_positive, quick=True)
 def gamma_regression(x, y):
     weights = _weights(x.shape[1], 2)
     shape = numpyro.sample("shape", dist.Gamma(2, 0.5))
