@@ -1,8 +1,9 @@
 """How fast is ``MCMC(SGWORLD(model))``, against loops written by hand, in one process and in alternation?
 
 Prints, for three workloads, microseconds a chain-step (medians), the ratio to the hand-written loop that draws
-ahead, and the speed-up over the plain loop; then the cost of drawing row numbers, and what the first run and
-180 MiB of data cost. ``python benchmarks/speed.py --quick`` takes a minute, the whole ten.
+ahead, and the speed-up over the plain loop; then the cost of drawing row numbers, of a pass over that of a gradient of
+all rows, and what the first run and 180 MiB of data cost. ``python benchmarks/speed.py --quick`` takes some minutes,
+the whole longer.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from numpyro.infer import MCMC
 
 from benchmarks.loops import plain_scan, predrawn_scan
 from benchmarks.workloads import gaussian_mean, logistic_regression, mlp_classifier
-from sgworld_numpyro import SGWORLD, BatchReshuffle, EulerMaruyama, RandomReshuffle
+from sgworld_numpyro import SGWORLD, BatchReshuffle, EulerMaruyama, RandomReshuffle, RunReshuffle
 from sgworld_numpyro.subsampling import Plate
 
 compiling = 0.0
@@ -176,6 +177,54 @@ def index_drawing(quick):
     return numbers
 
 
+def passes(quick):
+    """Time a pass of each scheme over one gradient of all rows, in blocks of a thousand, and print their ratios."""
+    schemes = RandomReshuffle(), RunReshuffle(), BatchReshuffle()
+    print("\nA pass over a gradient of all rows, logistic regression: processor time, and by the clock")
+    print(f"{'N':>12}{'d':>6}{'B':>6}" + "".join(f"{scheme.name:>22}" for scheme in schemes))
+    numbers = {}
+    for rows in (10**5,) if quick else (10**5, 10**6):
+        for dim, batch_size in ((20, 100), (20, 500), (54, 100), (54, 500)):
+            workload = logistic_regression(rows, dim, batch_size)
+            contenders = {scheme.name: _pass_of(workload, scheme) for scheme in schemes}
+            contenders["gradient"] = _gradient_of_all(workload)
+            for run in contenders.values():
+                jax.block_until_ready(run())
+            clocks = {name: [] for name in contenders}
+            for _ in range(max(5, (5 if quick else 20) * 10**5 // rows)):
+                for name, run in contenders.items():
+                    start = np.array([time.process_time(), time.perf_counter()])
+                    jax.block_until_ready(run())
+                    clocks[name].append(np.array([time.process_time(), time.perf_counter()]) - start)
+            seconds = {name: np.median(values, axis=0) for name, values in clocks.items()}
+            ratios = {scheme.name: (seconds[scheme.name] / seconds["gradient"]).tolist() for scheme in schemes}
+            shown = "".join(f"{processor:15.2f}{clock:7.2f}" for processor, clock in ratios.values())
+            print(f"{rows:12,d}{dim:6d}{batch_size:6d}{shown}")
+            numbers[f"N={rows} d={dim} B={batch_size}"] = ratios
+    return numbers
+
+
+def _pass_of(workload, scheme):
+    """A function that advances one chain by a pass, compiled, past its first sample."""
+    steps = workload.data[0].shape[0] // workload.batch_size
+    kernel = SGWORLD(workload.model, 1e-7, subsampling=scheme, steps_per_sample=steps)
+    state = kernel.init(random.key(0), 0, None, workload.data, {})
+    advance = jax.jit(lambda state: kernel.sample(state, workload.data, {}))
+    state = advance(state)
+    return lambda: advance(state)
+
+
+def _gradient_of_all(workload, block=1000):
+    gradient = jax.grad(lambda position, batch: workload.potential(position, batch, 1.0))
+    blocks = tuple(array.reshape(-1, block, *array.shape[1:]) for array in workload.data)
+
+    @jax.jit
+    def of_all(position):
+        return jax.lax.scan(lambda total, batch: (total + gradient(position, batch), None), position, blocks)[0]
+
+    return lambda: of_all(jnp.zeros(workload.dim))
+
+
 def first_run(mebibytes):
     """In a fresh process: seconds of compilation and peak memory of a first run on that much data."""
     code = f"import benchmarks.speed as s; s.report_first_run({mebibytes})"
@@ -224,6 +273,7 @@ def main(argv=None):
         numbers[f"W{number}"] = speed(number, arguments.quick)
     if not arguments.workload:
         numbers["indices"] = index_drawing(arguments.quick)
+        numbers["passes"] = passes(arguments.quick)
         print("\nFirst run of W2's model, one epoch: what the size of the data costs")
         print(f"{'data, MiB':>12}{'first run, s':>14}{'compiling, s':>14}{'added memory, MiB':>19}")
         for mebibytes in (1, 180):

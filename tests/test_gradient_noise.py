@@ -20,6 +20,7 @@ from sgworld_numpyro import (
     FullBatch,
     IndependentBatches,
     RandomReshuffle,
+    RunReshuffle,
     ShuffleOnce,
     SymmetricReshuffle,
     WithReplacement,
@@ -36,7 +37,7 @@ from sgworld_numpyro.landscape import (
 )
 from sgworld_numpyro.model import blocks
 from sgworld_numpyro.model.blocks import sum_over_blocks
-from tests.tables import RESHUFFLED, SCHEMES, by_name, every_scheme
+from tests.tables import RESHUFFLED, SCHEMES, by_name
 
 DIM = 3
 X = np.array([0.3, -0.2, 0.5])
@@ -98,6 +99,10 @@ def _a_period(scheme, plate):
 def orders(potential, scheme):
     """The batches of every order of a period, each equally likely."""
     rows, batch = potential.num_rows, potential.batch_size
+    if isinstance(scheme, RunReshuffle):
+        length = scheme.rows_a_run(potential.plate)
+        found = np.array(list(permutations(np.array(scheme.layout(potential.plate)).reshape(-1, length).tolist())))
+        return found.reshape(-1, rows // batch, batch)
     if isinstance(scheme, BatchReshuffle):
         batches = np.array(_a_period(scheme, potential.plate))
         return np.array([batches[list(order)] for order in permutations(range(len(batches)))])
@@ -229,17 +234,21 @@ def all_batches(potential, scheme):
         return np.stack(np.meshgrid(*[np.arange(rows)] * batch), axis=-1).reshape(-1, batch)
     if isinstance(scheme, FullBatch):
         return np.arange(rows)[None]
+    length = scheme.rows_a_run(potential.plate) if isinstance(scheme, RunReshuffle) else 1
+    if length > 1:  # any distinct runs of those there are
+        runs = np.array(scheme.layout(potential.plate)).reshape(-1, length)
+        return runs[list(combinations(range(len(runs)), batch // length))].reshape(-1, batch)
     if isinstance(scheme, BatchReshuffle | Cyclic):
         return np.array(_a_period(scheme, potential.plate))
-    if isinstance(scheme, RandomReshuffle | SymmetricReshuffle) and rows % batch:
+    if isinstance(scheme, RandomReshuffle | SymmetricReshuffle | RunReshuffle) and rows % batch:
         assert (rows, batch) == (5, 2)
         # one batch in five is across the seam, two rows drawn independently: 25 cases among 10 × 10 + 25
         return np.array(list(combinations(range(rows), 2)) * 10 + list(np.ndindex(rows, rows)))
     return np.array(list(combinations(range(rows), batch)))
 
 
-@pytest.mark.parametrize(("rows", "batch"), [(6, 2), (5, 5), (5, 2)])
-@every_scheme
+@pytest.mark.parametrize(("rows", "batch"), [(6, 2), (5, 5), (5, 2), (8, 4)])
+@pytest.mark.parametrize("scheme", [*SCHEMES, RunReshuffle(2)], ids=by_name)
 def test_covariance_over_all_batches(scheme, rows, batch):
     potential = nonlinear(rows, batch)
     expected = covariance(gradients_of(potential, all_batches(potential, scheme)))
@@ -252,7 +261,7 @@ def test_covariance_over_all_batches(scheme, rows, batch):
 
 @pytest.mark.parametrize(
     "scheme",
-    [scheme for scheme in SCHEMES if not isinstance(scheme, BatchReshuffle | Cyclic | FullBatch)],
+    [scheme for scheme in SCHEMES if not isinstance(scheme, BatchReshuffle | Cyclic | FullBatch | RunReshuffle)],
     ids=by_name,
 )
 def test_covariance_of_sampled_batches(scheme):
@@ -336,7 +345,9 @@ PERIODS = [(scheme, *size) for scheme in (RandomReshuffle(), SymmetricReshuffle(
 
 
 @pytest.mark.parametrize(
-    ("scheme", "rows", "batch"), [*PERIODS, (BatchReshuffle(), 3, 1), (BatchReshuffle(), 6, 2)], ids=str
+    ("scheme", "rows", "batch"),
+    [*PERIODS, (BatchReshuffle(), 3, 1), (BatchReshuffle(), 6, 2), (RunReshuffle(2), 8, 4)],
+    ids=str,
 )
 def test_diffusion_of_a_period_over_all_orders(scheme, rows, batch):
     """Cov(Σ_{r>s} H_r g_s), enumerated."""
@@ -375,7 +386,7 @@ def test_diffusion_of_a_period_is_that_of_the_chain(scheme):
 
 @pytest.mark.parametrize(
     ("scheme", "rows", "batch"),
-    [(BatchReshuffle(), 6, 2), (RandomReshuffle(), 5, 1), (SymmetricReshuffle(), 5, 1)],
+    [(BatchReshuffle(), 6, 2), (RunReshuffle(2), 6, 2), (RandomReshuffle(), 5, 1), (SymmetricReshuffle(), 5, 1)],
     ids=str,
 )
 def test_diffusion_product_where_it_is_exact(scheme, rows, batch):

@@ -24,6 +24,7 @@ from sgworld_numpyro import (
     IndependentBatches,
     LeimkuhlerMatthews,
     RandomReshuffle,
+    RunReshuffle,
     ShuffleOnce,
     StochasticGradientKernel,
     SymmetricReshuffle,
@@ -70,6 +71,8 @@ def realised_order(scheme, kernel, state, chain, plate):
     """What a quenched scheme has drawn for one chain, for the exact moments given it."""
     if isinstance(scheme, BatchReshuffle):
         return np.asarray(scheme.layout(plate)).reshape(-1, plate.batch_size)
+    if isinstance(scheme, RunReshuffle):
+        return np.asarray(scheme.layout(plate)).reshape(-1, scheme.rows_a_run(plate))
     if isinstance(scheme, ShuffleOnce):
         rows = np.asarray(kernel.minibatch_rows(state)["rows"])
         rows = rows if rows.ndim == 2 else rows[chain]
@@ -83,7 +86,7 @@ def realised_order(scheme, kernel, state, chain, plate):
     [*((own, 10, 8) for own in OVERDAMPED), pytest.param(EulerMaruyama(), 30, 1, marks=pytest.mark.slow)],
     ids=by_name,
 )
-@pytest.mark.parametrize("scheme", SCHEMES, ids=by_name)
+@pytest.mark.parametrize("scheme", [*SCHEMES, RunReshuffle(5)], ids=by_name)
 def test_moments_at_period_ends(scheme, integrator, batch_size, chains):
     problem = anisotropic_mean(batch_size)
     kernel = StochasticGradientKernel(problem.model, STEP_SIZE, subsampling=scheme, integrator=integrator)

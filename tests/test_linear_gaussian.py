@@ -25,7 +25,9 @@ from sgworld_numpyro.subsampling import (
     Cyclic,
     FullBatch,
     IndependentBatches,
+    Plate,
     RandomReshuffle,
+    RunReshuffle,
     ShuffleOnce,
     SymmetricReshuffle,
     WithReplacement,
@@ -171,6 +173,11 @@ def brute_orders(scheme, num_rows, batch_size):
     if scheme == BatchReshuffle():
         partitions = shuffles.reshape(len(shuffles), -1, batch_size)
         return partitions[:, list(permutations(range(num_rows // batch_size)))]
+    if isinstance(scheme, RunReshuffle):
+        length = scheme.rows_a_run(Plate("rows", num_rows, batch_size))
+        runs = (shuffles if length > 1 else shuffles[:1]).reshape(-1, num_rows // length, length)
+        of_runs = brute_orders(RandomReshuffle(), num_rows // length, batch_size // length)[0]
+        return runs[:, of_runs].reshape(len(runs), *of_runs.shape[:2], batch_size)
     streams = np.array([np.concatenate(stream) for stream in product(shuffles, repeat=epochs)])
     orders = streams.reshape(1, len(streams), -1, batch_size)
     if scheme == SymmetricReshuffle():
@@ -210,6 +217,7 @@ SIZES = [(4, 1), (4, 2), (4, 4), (5, 2), (6, 2)]
 CASES = [
     (scheme, *size) for scheme in SCHEMES for size in SIZES if scheme != BatchReshuffle() or size[0] % size[1] == 0
 ]
+CASES += [(RunReshuffle(2), 4, 4), (RunReshuffle(2), 6, 4)]  # of several runs a batch, and across the seam
 
 
 @pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
@@ -228,14 +236,17 @@ def test_moments_equal_enumeration(scheme, num_rows, batch_size, integrator, equ
 
 
 @pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
-@pytest.mark.parametrize("scheme", [ShuffleOnce(), Cyclic(), BatchReshuffle()], ids=by_name)
+@pytest.mark.parametrize("scheme", [ShuffleOnce(), Cyclic(), BatchReshuffle(), RunReshuffle(2)], ids=by_name)
 def test_given_order(scheme, equal):
-    num_rows, batch_size = (6, 2) if scheme == BatchReshuffle() else (5, 2)
+    num_rows, batch_size = {BatchReshuffle(): (6, 2), RunReshuffle(2): (6, 4)}.get(scheme, (5, 2))
     problem = small_problem(num_rows, equal)
     order = np.random.default_rng(3).permutation(num_rows)
     if scheme == BatchReshuffle():
         order = order.reshape(3, 2)
         orders = order[list(permutations(range(3)))][None]
+    elif scheme == RunReshuffle(2):
+        order = order.reshape(3, 2)
+        orders = order[brute_orders(RandomReshuffle(), 3, 2)].reshape(1, -1, 3, 4)
     else:
         order = np.tile(order, 2).reshape(5, 2)
         orders = order[None, None]
@@ -325,6 +336,9 @@ SAMPLED = [
     (ShuffleOnce(), 5, None),
     (BatchReshuffle(), 6, None),
     (BatchReshuffle(), 6, [[3, 1], [0, 5], [2, 4]]),
+    (RunReshuffle(), 6, None),
+    (RunReshuffle(), 5, None),
+    (RunReshuffle(), 6, [[3, 1], [0, 5], [2, 4]]),
 ]
 
 
@@ -367,6 +381,8 @@ def test_standard_errors_are_calibrated(scheme, monkeypatch):
         (SymmetricReshuffle(), 10, (20, 1, 100, 10, 4), False),
         (ShuffleOnce(), 10, (20, 100, 1, 5, 4), True),
         (BatchReshuffle(), 12, (20, 10, 10, 3, 4), True),
+        (RunReshuffle(2), 12, (20, 10, 10, 3, 4), True),
+        (RunReshuffle(), 10, (20, 10, 10, 5, 4), True),
     ],
 )
 def test_sampled_orders_obey_their_scheme(scheme, num_rows, shape, quenched, monkeypatch):
@@ -382,6 +398,10 @@ def test_sampled_orders_obey_their_scheme(scheme, num_rows, shape, quenched, mon
     assert (periods == periods[0]).all()  # and each row as frequent as any other, the reversed orders included
     if scheme == SymmetricReshuffle():
         assert (sample.rows == sample.rows[..., ::-1, :]).all()
+    if isinstance(scheme, RunReshuffle):  # or the same runs
+        met = [{frozenset(run) for run in chain.tolist()} for chain in sample.rows.reshape(200, -1, 2)]
+        assert all(len(runs) == num_rows // 2 for runs in met)
+        assert len({frozenset(runs) for runs in met}) > 1
     if scheme == BatchReshuffle():  # a chain always meets the same batches
         met = [
             {frozenset(batch) for batch in chain.reshape(-1, 4).tolist()} for chain in sample.rows.reshape(-1, 30, 4)
@@ -532,6 +552,10 @@ WRONG = [
     ({"num_orders": 0}, r"num_orders=0 must be positive"),
     ({"scheme": BatchReshuffle()}, r"batch_size=2 does not divide the 5 rows.*scheme=RandomReshuffle\(\)"),
     ({"order": np.zeros((5, 2), int)}, r"scheme=RandomReshuffle\(\) draws a new one.*ShuffleOnce\(\)"),
+    (
+        {"scheme": RunReshuffle(), "order": np.zeros((2, 2), int)},
+        r"order has shape \(2, 2\).*shape \(5, 1\), the rows of each run",
+    ),
     (
         {"scheme": Cyclic(), "order": np.zeros((2, 2), int)},
         r"order has shape \(2, 2\) and dtype int.*\(5, 2\)",

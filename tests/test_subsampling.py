@@ -19,6 +19,7 @@ from sgworld_numpyro.subsampling import (
     IndependentBatches,
     Plate,
     RandomReshuffle,
+    RunReshuffle,
     ShuffleOnce,
     SubsamplingScheme,
     SymmetricReshuffle,
@@ -105,9 +106,44 @@ def law_of_batch_reshuffle(rows, start, plate):
         assert_fresh(epochs)
 
 
+def law_of_run_reshuffle(rows, start, plate):
+    """That of ``RandomReshuffle``, of runs that are always the same."""
+    length = RunReshuffle().rows_a_run(plate)
+    pool = np.asarray(jax.jit(lambda: RunReshuffle().layout(plate))())
+    assert_permutations(pool.reshape(1, -1), plate.size)
+    number = np.empty(plate.size, int)
+    number[pool.reshape(-1)] = np.arange(plate.size)
+    places = number[rows].reshape(len(rows), -1, length)
+    np.testing.assert_array_equal(places, places[..., :1] + np.arange(length))
+    assert not np.any(places[..., 0] % length)
+    runs = Plate("rows", plate.size // length, plate.batch_size // length)
+    law_of_random_reshuffle((places[..., 0] // length).astype(np.int32), start, runs)
+
+
 @lru_cache
 def stored_pool(scheme, plate):
     return np.asarray(jax.jit(lambda: scheme.layout(plate))()).reshape(-1, plate.batch_size)
+
+
+@pytest.mark.parametrize(
+    ("size", "batch_size", "run_length", "expected"),
+    [(100_000, 100, 10, 10), (100_000, 100, 8, 5), (60_000, 128, 10, 8), (99_999, 100, 10, 1), (12, 12, 10, 6)],
+)
+def test_runs_are_as_long_as_fits_rows_and_batches(size, batch_size, run_length, expected):
+    assert RunReshuffle(run_length).rows_a_run(Plate("rows", size, batch_size)) == expected
+
+
+@pytest.mark.parametrize("run_length", [0, 2.5, None])
+def test_a_run_has_a_row_at_least(run_length):
+    with pytest.raises(ValueError, match=r"run_length=.* must be an integer of at least 1; 10"):
+        RunReshuffle(run_length)
+
+
+def test_runs_of_one_row_are_rows_reshuffled():
+    plate = Plate("rows", 30, 12)
+    rows = rows_of(RandomReshuffle(), random.key(3), 7, 40, 30, 12)
+    runs = rows_of(RunReshuffle(1), random.key(3), 7, 40, 30, 12)
+    np.testing.assert_array_equal(np.asarray(RunReshuffle(1).layout(plate))[rows], runs)
 
 
 def law_of_cyclic(rows, start, plate):
@@ -129,6 +165,7 @@ LAWS = {
     FullBatch: law_of_full_batch,
     IndependentBatches: law_of_independent_batches,
     RandomReshuffle: law_of_random_reshuffle,
+    RunReshuffle: law_of_run_reshuffle,
     ShuffleOnce: law_of_shuffle_once,
     SymmetricReshuffle: law_of_symmetric_reshuffle,
     WithReplacement: lambda rows, start, plate: None,
@@ -359,7 +396,7 @@ def test_a_users_own_scheme_is_a_scheme():
 @every_scheme
 def test_schemes_satisfy_the_protocols_and_are_values(scheme):
     assert isinstance(scheme, SubsamplingScheme)
-    assert isinstance(scheme, ContiguousScheme) == isinstance(scheme, BatchReshuffle)
+    assert isinstance(scheme, ContiguousScheme) == isinstance(scheme, BatchReshuffle | RunReshuffle)
     assert scheme == type(scheme)()
     assert hash(scheme) == hash(type(scheme)())
 

@@ -14,7 +14,8 @@ from numpyro.infer.mcmc import MCMC
 
 from sgworld_numpyro.chain import caller
 from sgworld_numpyro.chain.data import Data, HeldData, holdable, in_a_trace, warn_if_baked
-from sgworld_numpyro.chain.engine import Engine
+from sgworld_numpyro.chain.engine import Engine, pieces_a_batch
+from sgworld_numpyro.chain.lines import in_lines
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import HostArray, as_jax_array, as_numeric, is_numeric_array, is_traced
 from sgworld_numpyro.subsampling import ContiguousScheme
@@ -77,9 +78,10 @@ class Binding:
             leaf = self.arguments.leaves[slot.leaf]
             plate = target.plate(slot.plate)
             # A pool of batches that repeats the data many times is gathered instead.
-            if not is_traced(leaf) and scheme.period(plate) * plate.batch_size <= 2 * plate.size:
+            if not is_traced(leaf) and jax.eval_shape(lambda p=plate: scheme.layout(p)).size <= 2 * plate.size:
                 order = np.asarray(scheme.layout(plate))
-                self._data.hold((id(leaf), slot), np.take(np.asarray(leaf), order, slot.axis))
+                width = plate.batch_size // pieces_a_batch(scheme, plate)
+                self._data.hold((id(leaf), slot), in_lines(np.asarray(leaf), order, slot.axis, width))
         for leaf in self.arguments.leaves:
             if target.abstract and holdable(leaf):
                 self._data.hold(id(leaf), leaf)

@@ -16,6 +16,7 @@ from jax import Array, lax, random
 from jaxtyping import Int
 
 from sgworld_numpyro.chain.data import Data
+from sgworld_numpyro.chain.lines import as_rows
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.gradients import Anchor, GradientEstimator
 from sgworld_numpyro.integrators import Integrator
@@ -32,6 +33,8 @@ BLOCK_BYTES = 2**25
 NOISE_AHEAD_BYTES = 2**14
 # Rows of minibatches up to this size are gathered for the whole block at once.
 GATHER_AHEAD_BYTES = 2**11
+# Minibatches of this size are worth several threads on CPU; smaller ones are kept from them, see ``_scratch``.
+SPLIT_BYTES = 2**19
 # The last number of steps that 32-bit counters are trusted with; then the streams are renewed.
 LAST_STEP = 2**30
 # A period of more passes than these is cut: draws are then at mixed phases of it.
@@ -79,8 +82,9 @@ class Engine:
 
         def block(carry, offset, length):
             moving, total = carry
-            ahead = self._draw_ahead(start + offset, taken + offset, length, keys, seed, data)
-            moving, energies = lax.scan(lambda moving, now: self._step(moving, now, seed, data), moving, ahead)
+            ahead = self._draw_ahead(start + offset, taken + offset, length, keys, seed, data, chains)
+            begin = moving, self._scratch(ahead, data, chains)
+            (moving, _), energies = lax.scan(lambda carry, now: self._step(carry, now, seed, data), begin, ahead)
             return moving, total + jnp.sum(energies) / self.steps
 
         length = self._block_length(data, chains)
@@ -121,46 +125,77 @@ class Engine:
         keys = {plate.name: key for plate, key in zip(self.target.plates, streams[:-1], strict=True)}
         return start, keys, streams[-1]
 
-    def _step(self, moving, now, seed, data):
-        position, state, step_size = moving
+    def _step(self, carry, now, seed, data):
+        (position, state, step_size), scratch = carry
         rows, taken = dict(now["rows"]), dict(now["batches"])
         if self.schedule is not None:
             step_size = now["step_size"]
         noise = now["noise"]
         if noise is None and self.temperature > 0:
             noise = self._noise(seed, now["step"][None], position.size, position.dtype)[0]
-        for slot, array in data.reordered.items():
-            size = self.target.plate(slot.plate).batch_size
-            taken[slot] = lax.dynamic_slice_in_dim(array, now["numbers"][slot.plate] * size, size, slot.axis)
-        taken = self.target.take_all(data.arguments, rows, taken)
+        for slot in self.target.slots:
+            if slot not in taken:
+                taken[slot] = self._take(slot, now, data)
+                if slot in scratch:
+                    half = now["step"] % 2
+                    scratch = scratch | {slot: lax.dynamic_update_index_in_dim(scratch[slot], taken[slot], half, 0)}
+                    taken[slot] = lax.dynamic_index_in_dim(scratch[slot], half, keepdims=False)
+            if slot in data.reordered:
+                taken[slot] = as_rows(taken[slot], data.arguments.leaves[slot.leaf].shape, slot.axis)
         for plate in self.target.plates:  # nobody uses these, but the plate must have its shape
             rows.setdefault(plate.name, jnp.zeros(rows_a_step(self.subsampling, plate), jnp.int32))
         gradient = self.gradient(self.target.energy(data.arguments, rows, taken), self.anchor)
         position, state, energy = self.integrator.step(
             gradient, position, state, noise, step_size, self.temperature, self.preconditioner
         )
-        return (position, state, step_size), energy
+        return ((position, state, step_size), scratch), energy
 
-    def _draw_ahead(self, start, taken, length, keys, seed, data):
+    def _take(self, slot, now, data):
+        """What a slot takes from its array in one step, in lines if they are stored so."""
+        if slot not in data.reordered:
+            return self.target.take(slot, data.arguments.leaves[slot.leaf], now["rows"][slot.plate])
+        lines, numbers = data.reordered[slot], now["numbers"][slot.plate]
+        if len(numbers) == 1:
+            return lax.dynamic_slice_in_dim(lines, numbers[0], 1)
+        return lines.at[numbers].get(mode="promise_in_bounds")
+
+    def _scratch(self, ahead, data, chains):
+        """Where rows are gathered to at their step: room for two minibatches of each slot, used in turn.
+
+        XLA's CPU compiler takes a gather for as large as the array that it reads, and shares a hundred rows out over
+        threads, which costs more than the gather. What is written into a part of a buffer it leaves in one.
+        """
+        if jax.default_backend() != "cpu":
+            return {}
+        now = jax.tree.map(lambda values: values[0], ahead)
+        scratch = {}
+        for slot in self.target.slots:
+            small = self._row_bytes(slot, data.arguments) < SPLIT_BYTES
+            if small and slot not in ahead["batches"] and not self._is_slice(slot, data, chains):
+                batch = jax.eval_shape(lambda slot=slot: self._take(slot, now, data))
+                scratch[slot] = jnp.zeros((2, *batch.shape), batch.dtype)
+        return scratch
+
+    def _draw_ahead(self, start, taken, length, keys, seed, data, chains):
         """Everything random, and what depends on it alone, for ``length`` steps from ``start``."""
         steps = start + jnp.arange(length, dtype=jnp.int32)
         ahead: dict[str, Any] = {"rows": {}, "batches": {}, "numbers": {}, "noise": None, "step": steps}
-        arguments, reordered = data
-        contiguous = {slot.plate for slot in reordered}
+        contiguous = {slot.plate for slot in data.reordered}
         for plate in self.target.plates:
             slots = [slot for slot in self.target.slots if slot.plate == plate.name]
             if plate.name in contiguous and isinstance(self.subsampling, ContiguousScheme):
                 numbers = self.subsampling.batch_numbers(keys[plate.name], start, length, plate)
-                ahead["numbers"][plate.name] = numbers
-            late = [s for s in slots if s not in reordered and not self._gathers_ahead(s, arguments)]
-            if plate.name not in contiguous or self.target.uses_rows or late:
-                rows = self.subsampling.indices(keys[plate.name], start, length, plate)
-                if self.target.uses_rows or late:
-                    ahead["rows"][plate.name] = rows
-                for slot in slots:
-                    if slot not in reordered and slot not in late:
-                        take = jax.vmap(lambda r, s=slot: self.target.take(s, arguments.leaves[s.leaf], r))
-                        ahead["batches"][slot] = take(rows)
+                ahead["numbers"][plate.name] = numbers.reshape(length, -1)
+            places = {"rows": {}, "numbers": ahead["numbers"]}
+            if self.target.uses_rows or any(slot not in data.reordered for slot in slots):
+                places["rows"][plate.name] = self.subsampling.indices(keys[plate.name], start, length, plate)
+            for slot in slots:
+                if self._gathers_ahead(slot, data, chains):
+                    take = jax.vmap(lambda places, slot=slot: self._take(slot, places, data))
+                    ahead["batches"][slot] = take(places)
+            late = [slot for slot in slots if slot not in data.reordered and slot not in ahead["batches"]]
+            if self.target.uses_rows or late:
+                ahead["rows"] |= places["rows"]
         if self.temperature > 0 and self._noise_bytes() <= NOISE_AHEAD_BYTES:
             ahead["noise"] = self._noise(seed, steps, self.target.dim, self.target.dtype)
         if self.schedule is not None:
@@ -171,8 +206,16 @@ class Engine:
     def _noise(self, seed, steps, dim, dtype):
         return noise_block(self.integrator.noise, seed, steps, self.integrator.noise_vectors, dim, dtype)
 
-    def _gathers_ahead(self, slot, arguments):
-        return self._row_bytes(slot, arguments) <= GATHER_AHEAD_BYTES
+    def _gathers_ahead(self, slot, data, chains):
+        small = self._row_bytes(slot, data.arguments) <= GATHER_AHEAD_BYTES
+        return small and not self._is_slice(slot, data, chains)
+
+    def _is_slice(self, slot, data, chains):
+        """Whether a minibatch is one line, to be read where it lies; many chains gather even those."""
+        if slot not in data.reordered or chains > 1:
+            return False
+        line = data.reordered[slot]
+        return line.shape[1] * line.dtype.itemsize == self._row_bytes(slot, data.arguments)
 
     def _row_bytes(self, slot, arguments):
         array = arguments.leaves[slot.leaf]
@@ -183,13 +226,12 @@ class Engine:
         return self.integrator.noise_vectors * self.target.dim * jnp.dtype(self.target.dtype).itemsize
 
     def _block_length(self, data, chains):
-        arguments, reordered = data
         noise = self._noise_bytes()
         bytes_per_step = 16 + (noise if noise <= NOISE_AHEAD_BYTES else 0)
         bytes_per_step += sum(4 * rows_a_step(self.subsampling, plate) for plate in self.target.plates)
         for slot in self.target.slots:
-            if slot not in reordered and self._gathers_ahead(slot, arguments):
-                bytes_per_step += self._row_bytes(slot, arguments)
+            if self._gathers_ahead(slot, data, chains):
+                bytes_per_step += self._row_bytes(slot, data.arguments)
         longest = max(1, min(self.steps, BLOCK_BYTES // (bytes_per_step * chains)))
         # A divisor of the steps leaves no rest to be compiled apart; whole vectors leave no idle lanes.
         divisors = [n for n in range(-(-longest // 4), longest + 1) if self.steps % n == 0]
@@ -223,3 +265,8 @@ def steps_per_pass(scheme: SubsamplingScheme, target: Target) -> int:
 def rows_a_step(scheme: SubsamplingScheme, plate: Plate) -> int:
     """How many rows a step takes: the plate's batch size, but all rows for ``FullBatch``."""
     return jax.eval_shape(lambda: scheme.indices(random.key(0), jnp.int32(0), 1, plate)).shape[1]
+
+
+def pieces_a_batch(scheme: ContiguousScheme, plate: Plate) -> int:
+    """Of how many pieces of its layout a contiguous scheme makes a batch."""
+    return jax.eval_shape(lambda: scheme.batch_numbers(random.key(0), jnp.int32(0), 1, plate)).size

@@ -53,7 +53,8 @@ def diffusion_matrix(
 ) -> Float[Array, "dim dim"]:
     """D of a recorded transition from x; see the formulas at the top of this module.
 
-    Reshuffled schemes take the Hessian of every row (of every batch for ``BatchReshuffle``) and memory d³.
+    Reshuffled schemes take the Hessian of every row (of every batch for ``BatchReshuffle``, of every run for
+    ``RunReshuffle``) and memory d³.
 
     In float32 ``SymmetricReshuffle`` loses digits where a few rows outweigh the others: its D is then a small
     difference of large sums over pairs of rows. Errors of 4 % have been seen at N = 860, B = 215, and nothing is
@@ -134,8 +135,8 @@ def diffusion_product(
         parts = units[None]
     else:
         keys = jax.random.split(jax.random.key(seed), partitions)
-        shuffled = jax.vmap(lambda key: jax.random.permutation(key, potential.num_rows))(keys)
-        parts = shuffled.astype(jnp.int32).reshape(partitions, batches, potential.batch_size)
+        shuffled = jax.vmap(lambda key: jax.random.permutation(key, len(units)))(keys)
+        parts = units[shuffled].reshape(partitions, batches, potential.batch_size)
     gradient = potential.gradient(x)
     sums = _self_products(potential, x, parts, gradient)
     spread = (sums - sums.mean(0)) / max(len(sums) - 1, 1) ** 0.5

@@ -30,6 +30,7 @@ from sgworld_numpyro.subsampling import (
     IndependentBatches,
     NamedScheme,
     Plate,
+    RunReshuffle,
     ShuffleOnce,
     SubsamplingScheme,
     WithReplacement,
@@ -41,7 +42,7 @@ class NoiseUnits(NamedTuple):
     """What a minibatch is drawn from, and how much of its spread a minibatch has.
 
     Attributes:
-        rows: the rows of each unit: one, or those of a fixed batch.
+        rows: the rows of each unit: one, or those of a fixed batch or run.
         factor: φ, the variance of a minibatch gradient over the population variance of the units' gradients.
     """
 
@@ -74,7 +75,15 @@ def noise_units(scheme: SubsamplingScheme, plate: Plate) -> NoiseUnits:
     """
     if isinstance(scheme, BatchReshuffle | Cyclic):
         return NoiseUnits(_fixed_batches(scheme, plate), 1.0)
+    if isinstance(scheme, RunReshuffle):  # what RandomReshuffle does with rows
+        runs = _fixed_runs(scheme, plate)
+        return NoiseUnits(runs, _factor(scheme, Plate(plate.name, len(runs), plate.batch_size // runs.shape[1])))
     return NoiseUnits(jnp.arange(plate.size, dtype=jnp.int32)[:, None], _factor(with_known_law(scheme), plate))
+
+
+@partial(jax.jit, static_argnames=("scheme", "plate"))
+def _fixed_runs(scheme, plate):
+    return scheme.layout(plate).reshape(-1, scheme.rows_a_run(plate))
 
 
 @partial(jax.jit, static_argnames=("scheme", "plate"))
@@ -106,8 +115,8 @@ def gradient_covariance(
 ) -> Float[Array, "dim dim"]:
     """V = Cov(g_b), the covariance of the gradient of one minibatch at x.
 
-    For ``BatchReshuffle`` and ``Cyclic`` over their actual batches; for ``ShuffleOnce`` over its permutations, as
-    for ``RandomReshuffle``.
+    For ``BatchReshuffle`` and ``Cyclic`` over their actual batches, for ``RunReshuffle`` over those of its actual runs;
+    for ``ShuffleOnce`` over its permutations, as for ``RandomReshuffle``.
 
     Args:
         potential: the model.

@@ -98,16 +98,18 @@ def stationary_moments(
 
     Args:
         problem: the quadratic potential.
-        scheme: one of the package's, ``RandomReshuffle()`` say. The seed of a ``BatchReshuffle`` does not matter.
+        scheme: one of the package's, ``RandomReshuffle()`` say. The seed of a ``BatchReshuffle`` or a
+            ``RunReshuffle`` does not matter.
         integrator: one of the package's; a kinetic one with its friction γ, ``BAOAB(friction=20.0)``, in units of
             √hessian. Its noise does not matter.
         step_size: h, in units of 1/hessian, and of 1/√hessian for the kinetic integrators.
         batch_size: rows in a minibatch, 1 to N; ``FullBatch()`` takes them all whatever it is.
         temperature: T of the injected noise; 0 gives plain stochastic gradient descent.
         order: the realised rows of each minibatch of the period (steps, batch_size), for ``ShuffleOnce`` and
-            ``Cyclic``, or the partition (N/batch_size, batch_size) for ``BatchReshuffle``. The moments are then
-            those of that one chain. By default ``Cyclic`` takes the rows as they lie, and the other two average
-            over chains, the spread of the chains' means included.
+            ``Cyclic``, or the partition that is reshuffled: (N/batch_size, batch_size) for ``BatchReshuffle``, (N/L, L)
+            for ``RunReshuffle`` with runs of L rows. The moments are then those of that one chain. By default
+            ``Cyclic`` takes the rows as they lie, and the other three average over chains, the spread of the chains'
+            means included.
         num_orders: how many orders to sample where more than 5000 are possible.
         seed: of that sample.
 

@@ -6,7 +6,7 @@ size does not divide the number of rows, permutations are laid end to end and ba
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import combinations, permutations, product
+from itertools import combinations, product
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
@@ -18,7 +18,9 @@ from sgworld_numpyro.subsampling import (
     Cyclic,
     IndependentBatches,
     NamedScheme,
+    Plate,
     RandomReshuffle,
+    RunReshuffle,
     ShuffleOnce,
     SubsamplingScheme,
     SymmetricReshuffle,
@@ -88,11 +90,14 @@ def checked_order(
             f"leave it out, or choose one of {_listed(filter(_keeps_order, SCHEMES))}"
         )
     order = np.asarray(order)
-    shape = steps_per_stream(num_rows, batch_size), batch_size
+    shape, what = (steps_per_stream(num_rows, batch_size), batch_size), "minibatch of one period"
+    if isinstance(scheme, RunReshuffle):
+        length = scheme.rows_a_run(Plate("rows", num_rows, batch_size))
+        shape, what = (num_rows // length, length), "run"
     if order.shape != shape or not np.issubdtype(order.dtype, np.integer):
         raise ValueError(
             f"order has shape {order.shape} and dtype {order.dtype}; pass an integer array of shape {shape}, "
-            "the rows of each minibatch of one period"
+            f"the rows of each {what}"
         )
     times = order.size // num_rows
     if not np.array_equal(np.sort(order, axis=None), np.repeat(np.arange(num_rows), times)):
@@ -101,9 +106,16 @@ def checked_order(
 
 
 def _keeps_order(scheme: NamedScheme | type[NamedScheme]) -> bool:
-    """Whether a chain keeps what ``order`` can say: its order, or the partition whose batches it reshuffles."""
+    """Whether a chain keeps what ``order`` can say: its order, or the partition whose parts it reshuffles."""
     of = scheme if isinstance(scheme, type) else type(scheme)
-    return of.redraws == "never" or of is BatchReshuffle
+    return of.redraws == "never" or of in (BatchReshuffle, RunReshuffle)
+
+
+def rows_a_part(scheme: NamedScheme, num_rows: int, batch_size: int) -> int | None:
+    """Rows of each part of the partition that a scheme reshuffles; None if it reshuffles single rows."""
+    if isinstance(scheme, RunReshuffle):
+        return scheme.rows_a_run(Plate("rows", num_rows, batch_size))
+    return batch_size if isinstance(scheme, BatchReshuffle) else None
 
 
 def _listed(schemes: Iterable[type[NamedScheme]]) -> str:
@@ -151,17 +163,24 @@ def possible_orders(
     scheme: NamedScheme, num_rows: int, batch_size: int, order: np.ndarray | None, num_orders: int, seed: int
 ) -> Orders:
     """All orders of a scheme when there are at most `MAX_ENUMERATED`, else a sample of about `num_orders`."""
-    if order is not None and not isinstance(scheme, BatchReshuffle):
+    part = rows_a_part(scheme, num_rows, batch_size)
+    if order is not None and part is None:
         return Orders(order[None, None, None], quenched=True)
-    segments = _segments(scheme, num_rows, batch_size)
-    count = math.factorial(len(order)) if order is not None else math.prod(map(_count, segments))
+    # what is reshuffled: single rows, or the parts of a partition
+    items, taken = num_rows, batch_size
+    if part is not None:
+        items, taken = num_rows // part if order is None else len(order), batch_size // part
+    segments = _segments(scheme, items, taken)
+    count = math.prod(map(_count, segments))
+    if part is not None and order is None:
+        count *= _count([part] * items) // math.factorial(items)
     if count > MAX_ENUMERATED:
         return _sample(scheme, num_rows, batch_size, order, num_orders, np.random.default_rng(seed))
-    if isinstance(scheme, BatchReshuffle):
-        batches = _partitions(num_rows, batch_size) if order is None else order[None]
-        return Orders(batches[:, list(permutations(range(batches.shape[1])))][None], quenched=True)
-    streams = [sum(epochs, ()) for epochs in product(*(_arrangements(range(num_rows), s) for s in segments))]
-    orders = _cut(np.array(streams), batch_size)
+    streams = [sum(epochs, ()) for epochs in product(*(_arrangements(range(items), s) for s in segments))]
+    orders = _cut(np.array(streams), taken)
+    if part is not None:
+        partitions = _partitions(num_rows, part) if order is None else order[None]
+        return Orders(partitions[:, orders].reshape(1, len(partitions), *orders.shape[:2], -1), quenched=True)
     if isinstance(scheme, ShuffleOnce):
         return Orders(orders[None, :, None], quenched=True)
     if isinstance(scheme, SymmetricReshuffle):
@@ -192,17 +211,21 @@ def _sample(
     def antithetic(orders: np.ndarray) -> np.ndarray:
         return np.concatenate([orders, orders[..., ::-1, :]], axis=-3)
 
-    if isinstance(scheme, BatchReshuffle):
+    part = rows_a_part(scheme, num_rows, batch_size)
+    if part is not None:
         if order is None:
             # As many partitions as visits to each: one carries the error, the other a bias of the fixed point.
             pairs = math.ceil(math.sqrt(share) / 2)
             chains = math.ceil(share / (2 * pairs))
-            partitions = shuffled(rows, GROUPS, chains).reshape(GROUPS, chains, 1, -1, batch_size)
+            partitions = shuffled(rows, GROUPS, chains).reshape(GROUPS, chains, 1, -1, part)
         else:
             partitions = order[None, None, None]
-        visits = shuffled(np.arange(num_rows // batch_size), GROUPS, partitions.shape[1], pairs)
+        parts, taken = partitions.shape[-2], batch_size // part
+        passes = taken // math.gcd(parts, taken)
+        visits = shuffled(np.arange(parts), GROUPS, partitions.shape[1], pairs, passes)
+        visits = visits.reshape(*visits.shape[:3], -1)
         orders = np.take_along_axis(partitions, visits[..., None], axis=-2)
-        return Orders(antithetic(orders), quenched=order is None)
+        return Orders(antithetic(orders.reshape(*visits.shape[:3], -1, batch_size)), quenched=order is None)
     epochs = batch_size // math.gcd(num_rows, batch_size)
     permuted = shuffled(rows, GROUPS, pairs, 1 if isinstance(scheme, ShuffleOnce) else epochs)
     orders = antithetic(_cut(permuted.reshape(GROUPS, pairs, -1), batch_size))

@@ -15,9 +15,10 @@ from sgworld_numpyro.linear_gaussian.orders import (
     batch_sum_covariance,
     memoryless_variance,
     possible_orders,
+    rows_a_part,
 )
 from sgworld_numpyro.linear_gaussian.steps import LAWS, LinearStep
-from sgworld_numpyro.subsampling import BatchReshuffle, NamedScheme
+from sgworld_numpyro.subsampling import NamedScheme
 
 # Mean and covariance at each phase, and the standard errors of both.
 Moments = tuple[
@@ -67,12 +68,13 @@ def equal_hessians(
         raise NoStationaryLaw
     direction = chain.step.after @ chain.step.kick
     num_rows = len(row_shifts)
+    part = rows_a_part(scheme, num_rows, batch_size)
     gradients = num_rows / batch_size * (row_shifts.mean(0) - row_shifts) @ vectors
     if order is not None:
         batch_gradients = gradients[order].sum(1)
-        if isinstance(scheme, BatchReshuffle):  # the batches of a partition are reshuffled as single rows would be
-            gradients, num_rows, batch_size = batch_gradients, len(order), 1
-    if order is None or isinstance(scheme, BatchReshuffle):
+        if part is not None:  # the parts of a partition are reshuffled as single rows would be
+            gradients, num_rows, batch_size = batch_gradients, len(order), batch_size // part
+    if order is None or part is not None:
         kick_covariance = batch_sum_covariance(scheme, num_rows, batch_size)
         factors = periodic_covariance(contraction, direction, kick_covariance, repeated=scheme.redraws == "never")
         spread = factors[..., 0, 0] * (gradients.T @ gradients / num_rows)

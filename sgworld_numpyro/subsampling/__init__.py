@@ -6,6 +6,7 @@ from sgworld_numpyro.subsampling.full_batch import FullBatch
 from sgworld_numpyro.subsampling.independent_batches import IndependentBatches
 from sgworld_numpyro.subsampling.protocol import ContiguousScheme, NamedScheme, Plate, Redraws, SubsamplingScheme
 from sgworld_numpyro.subsampling.random_reshuffle import RandomReshuffle
+from sgworld_numpyro.subsampling.run_reshuffle import RunReshuffle
 from sgworld_numpyro.subsampling.shuffle_once import ShuffleOnce
 from sgworld_numpyro.subsampling.symmetric_reshuffle import SymmetricReshuffle
 from sgworld_numpyro.subsampling.with_replacement import WithReplacement
@@ -16,6 +17,7 @@ SCHEMES: tuple[type[NamedScheme], ...] = (
     FullBatch,
     RandomReshuffle,
     SymmetricReshuffle,
+    RunReshuffle,
     BatchReshuffle,
     ShuffleOnce,
     Cyclic,
@@ -32,6 +34,7 @@ __all__ = [
     "Plate",
     "RandomReshuffle",
     "Redraws",
+    "RunReshuffle",
     "ShuffleOnce",
     "SubsamplingScheme",
     "SymmetricReshuffle",

@@ -68,16 +68,16 @@ class NamedScheme(SubsamplingScheme, Protocol):
 
 @runtime_checkable
 class ContiguousScheme(SubsamplingScheme, Protocol):
-    """A scheme over a fixed pool of batches, whose rows can be stored side by side.
+    """A scheme over a fixed pool of batches, or of pieces of batches, whose rows can be stored side by side.
 
     With these two methods the kernel stores the data once in the order of ``layout``, and a minibatch is a
-    contiguous slice of it instead of a gather of scattered rows.
+    contiguous slice of it, or a few of them, instead of a gather of scattered rows.
     """
 
     def layout(self, plate: Plate) -> Int[Array, "pool"]:
-        """Rows of all batches of the pool, laid end to end."""
+        """Rows of all batches or pieces of the pool, laid end to end."""
         ...
 
-    def batch_numbers(self, key: Array, start: Int[Array, ""], steps: int, plate: Plate) -> Int[Array, "steps"]:
-        """Which batch of the pool each step takes; ``indices`` are its rows."""
+    def batch_numbers(self, key: Array, start: Int[Array, ""], steps: int, plate: Plate) -> Int[Array, "steps *pieces"]:
+        """Which batch of the pool each step takes, or which pieces of B/pieces rows; ``indices`` are their rows."""
         ...

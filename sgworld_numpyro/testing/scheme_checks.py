@@ -211,18 +211,25 @@ def _check_frequencies(name: str, together: np.ndarray, period: int, plate: Plat
 def _check_contiguous(name, scheme: ContiguousScheme, plate: Plate, first: np.ndarray, key: Array) -> None:
     steps, width = first.shape
     layout = np.asarray(compiled(lambda: scheme.layout(plate))())
-    demand(
-        layout.ndim == 1 and layout.size % width == 0,
-        f"{name}: layout has shape {layout.shape}, wants the rows of whole batches of {width}, laid end to end.",
-    )
     numbers = np.asarray(compiled(lambda key: scheme.batch_numbers(key, jnp.int32(0), steps, plate))(key))
-    pool = layout.reshape(-1, width)
+    pieces = numbers.size // steps
     demand(
-        numbers.shape == (steps,) and ((numbers >= 0) & (numbers < len(pool))).all(),
-        f"{name}: batch_numbers wants shape ({steps},) and numbers of the {len(pool)} batches of layout; got shape "
-        f"{numbers.shape}, from {numbers.min()} to {numbers.max()}.",
+        numbers.shape in ((steps,), (steps, pieces)) and pieces >= 1 and width % pieces == 0,
+        f"{name}: batch_numbers of {steps} steps has shape {numbers.shape}, wants ({steps},), or ({steps}, pieces) "
+        f"with as many pieces as divide a batch of {width}.",
     )
     demand(
-        np.array_equal(pool[numbers], first),
+        layout.ndim == 1 and layout.size % (width // pieces) == 0,
+        f"{name}: layout has shape {layout.shape}, wants the rows of whole batches, or pieces, of {width // pieces}, "
+        "laid end to end.",
+    )
+    pool = layout.reshape(-1, width // pieces)
+    demand(
+        ((numbers >= 0) & (numbers < len(pool))).all(),
+        f"{name}: batch_numbers wants numbers of the {len(pool)} batches, or pieces, of layout; got some from "
+        f"{numbers.min()} to {numbers.max()}.",
+    )
+    demand(
+        np.array_equal(pool[numbers].reshape(first.shape), first),
         f"{name}: the batches that batch_numbers takes from layout have other rows than indices says.",
     )
