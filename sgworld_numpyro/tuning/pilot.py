@@ -30,7 +30,7 @@ NARROW = 1.0  # nats that the energies of a Gaussian's draws may scatter by arou
 PAIRS = 8  # of draws of that Gaussian, opposite to each other
 ELBO_DRAWS = 32
 LEVEL = 3.0  # nats of ELBO below the best, among which the widest Gaussian is taken
-FLOOR = {"mode": 1e-7, "path": 1e-3, "window": 1e-4}  # of an eigenvalue, by their median, in the coordinates' scales
+FLOOR = {"mode": 1e-9, "path": 1e-3, "window": 1e-4}  # of an eigenvalue, by their median, in the coordinates' scales
 POOL = 64  # draws that are kept
 FIRST_WINDOW = 100  # passes; each window is twice as long as the one before
 BUDGET = 700  # passes of windows, if the warm-up is not longer
@@ -156,7 +156,10 @@ def explore(
         modes=modes,
         descent_passes=passes,
     )
-    if not finite or (distance**0.5 <= 1 and modes == 0 and _is_gaussian(looks, mode, temperature, rng)):
+    near = distance <= warm_start.FAR
+    if not finite or (near and -flat.FALLS <= rise.nats < flat.RISE):  # there is no posterior
+        return found
+    if distance <= 1 and modes == 0 and _is_gaussian(looks, mode, temperature, rng):
         return found
     say("looking for the bulk")
     start, starts = _best_on_path(looks, path[:, np.argsort(heights)[:2]], mode, rng)
@@ -317,6 +320,8 @@ def _windows(looks, found, start, starts, discretisation, budget, say):
         hessians = looks.hessians(at, taken)
         root, _ = root_of_inverse(hessians.mean(0), FLOOR["window"])
         mean = last.settled.mean((0, 1))
+        if not (np.isfinite(hessians).all() and np.trace(hessians.mean(0)) > 0):
+            return found._replace(narrow=False, finite=False)
         rates = rates_at(looks, at, hessians, mean, root, discretisation.temperature)
         chosen = float(discretisation.choose(friction, rates)) / smaller
         temperature = _temperature(looks, last, mean, root)
@@ -332,7 +337,7 @@ def _windows(looks, found, start, starts, discretisation, budget, say):
         length = 2 * length
     if last is None:
         return found._replace(narrow=False, r_hat=np.inf, finite=False)
-    bulk = Gaussian(mean, root)
+    bulk = Gaussian(mean, root_of_inverse(hessians.mean(0), FLOOR["mode"])[0])
     return found._replace(
         rise=_least_rise(looks, bulk, looks.gradient(mean)),
         draws=_some(last.settled, POOL),

@@ -9,14 +9,13 @@ import numpy as np
 from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.subsampling import FullBatch
 from sgworld_numpyro.tuning.curvature import MAX_DENSE, Rates
-from sgworld_numpyro.tuning.flat import RISE, SDS, Rise
+from sgworld_numpyro.tuning.flat import FALLS, RISE, SDS, Rise
 from sgworld_numpyro.tuning.plan import Plan
 from sgworld_numpyro.tuning.report import Report
 from sgworld_numpyro.tuning.step_size import SHORTEST_PASS, Discretisation
+from sgworld_numpyro.tuning.warm_start import FAR
 
 FLAT = 3.0  # standard errors below zero that a curvature may be
-FAR = 25.0  # squared posterior sds a dimension: a warm start that ends further from the mode has not found it
-FALLS = 10.0  # nats: less is the tail of a likelihood without a maximum, more the side of a valley
 LARGE = 100.0  # root mean square of an array that standardising would bring to 1
 NAMED = 3  # coordinates, of a direction
 LOADING = 0.1  # of the largest, below which a coordinate is no part of a direction
@@ -44,7 +43,7 @@ def problem_with(
     by_hand = "" if scale else _by_hand(plan, curvature)  # of what is out of scale no step size is of use
     no_mode = scale or f"{WITHOUT_MODE} {by_hand}"
     finite = all(np.isfinite(x) for x in (report.fastest_rate, report.mean_rate, report.gradient_noise))
-    if not finite:
+    if not finite and rise.nats >= RISE:
         return (
             "Tuning met gradients or curvatures that are not finite near the mode, in all chains. Look for sites whose "
             f"density is unbounded or undefined, such as a scale that can go to 0. {scale or by_hand}"
@@ -56,7 +55,7 @@ def problem_with(
     if not (far or bounded) and rise.nats >= -FALLS:
         return _no_normalisation(plan.target, rise)
     curved = report.fastest_rate > 0 and report.mean_rate > 0
-    if report.flattest < -FLAT or not (curved or far):
+    if finite and (report.flattest < -FLAT or not (curved or far)):
         return (
             f"Tuning wants a mode, but where the warm start ended the Hessian of the potential is indefinite: "
             f"{_curvatures(report)}. {no_mode}"
@@ -70,7 +69,7 @@ def problem_with(
     if not bounded:
         direction, _ = described(plan.target, np.asarray(rise.direction))
         return (
-            "Tuning wants a mode, but from where the warm start ended the potential goes on falling along "
+            "There is no posterior that tuning could find: from where it ended the potential goes on falling along "
             f"{direction} (unconstrained), by {-rise.nats:.2g} nats and more. {no_mode}"
         )
     if plan.step_size is not None or plan.discretisation is None:

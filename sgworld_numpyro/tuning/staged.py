@@ -1,6 +1,7 @@
 """Tuning in stages, driven from Python: pilot, then choice. The same for all chains of all methods."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Float
 
 from sgworld_numpyro.chain.binding import Binding
 from sgworld_numpyro.gradients import Anchor
-from sgworld_numpyro.tuning import choice, pilot
+from sgworld_numpyro.tuning import choice, flat, pilot
 from sgworld_numpyro.tuning.flat import Rise
 from sgworld_numpyro.tuning.looks import Looks
 from sgworld_numpyro.tuning.plan import Plan
@@ -59,7 +60,8 @@ def learn(
     """
     known = _digest(given)
     if known not in binding.learnt:
-        with jax.ensure_compile_time_eval():
+        # Where keys are traced the data are not: what is computed from them has values all the same.
+        with nullcontext() if binding.hold else jax.ensure_compile_time_eval():
             binding.learnt[known] = _learn(plan, binding, init_strategy, given, num_warmup, check, say)
     return binding.learnt[known]
 
@@ -76,7 +78,8 @@ def _learn(plan, binding, init_strategy, given, num_warmup, check, say):
     check(starts[0])
     found = pilot.explore(looks, starts, plan.window_law, max(pilot.BUDGET, num_warmup), say)
     say("choosing the step")
-    chosen = choice.choose(plan, looks, found)
+    there_is_one = found.finite and found.rise.nats >= flat.RISE
+    chosen = choice.choose(plan, looks, found) if there_is_one else choice.nothing(plan)
     anchor = Anchor(*(jnp.asarray(x, looks.dtype) for x in (found.mean, looks.gradient(found.mean))))
     preconditioner = chosen.preconditioner if plan.learns_preconditioner else None
     report = _report(plan, found, chosen, looks)
@@ -100,7 +103,7 @@ def _report(plan, found, chosen, looks):
         friction=chosen.friction,
         predicted_bias=chosen.bias,
         predicted_shift=chosen.shift,
-        fastest_rate=rates.fastest if found.finite else np.nan,
+        fastest_rate=rates.fastest,
         mean_rate=rates.mean,
         gradient_noise=rates.noise,
         anchored_noise=rates.anchored_noise,

@@ -21,6 +21,7 @@ DECAYS = 0.9, 0.999  # of Adam, and what it adds to its scale, as its authors ch
 TINY = 1e-8
 SUM_OF_STEPS = 0.6  # of the norm of a step that moves all coordinates
 NEWTON_STEPS = 8
+FAR = 25.0  # squared posterior sds a dimension: a descent that ends further from the mode has not found it
 NEAR = 0.1  # squared distance from the mode in posterior sds, a dimension: near enough
 FRACTIONS = np.append(0.5 ** np.arange(10), 0.0)  # of a Newton step, of which the best is taken
 
