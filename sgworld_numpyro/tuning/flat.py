@@ -88,7 +88,8 @@ def probe_along(
     xp = numpy_of(position)
     ways = xp.stack([flattest, -flattest, down])
     # farther off, rounding of the coordinates looks like a potential that rises
-    farthest = DIGITS / epsilon / xp.max(xp.abs(ways) / scale, axis=1)
+    with np.errstate(divide="ignore"):  # of a direction of no length
+        farthest = DIGITS / epsilon / xp.max(xp.abs(ways) / scale, axis=1)
     sds = xp.asarray(SDS, position.dtype)
     held = xp.minimum(sds, farthest[:, None])
 

@@ -36,7 +36,7 @@ DRAWS = 8  # at which curvature and scatter are averaged
 HESSIAN_PASSES = 1.25  # over the data, in Hessian-vector products, that a mean Hessian may take
 HESSIAN_ROWS = 4_000_000  # or as many rows times columns, if that is more: a fraction of a second
 GROUPS_PER_DIMENSION = 20  # of rows, whose gradients' covariance is then known to some 20 %
-MIN_GROUPS = 64
+MIN_GROUPS = 1024
 GROUP = 256  # rows at most, of a Hessian's groups
 ENERGY = 1 / 3  # of the cost of a gradient
 RECORDED = 32  # draws of each chain in a window
@@ -178,7 +178,7 @@ class Looks:
         """Rows of a group, and groups at each draw."""
         wanted = max(MIN_GROUPS, GROUPS_PER_DIMENSION * self.dim)
         several = len(self._target.plates) > 1
-        size = self.plate.batch_size if several else max(1, min(self.plate.batch_size, self.plate.size // wanted))
+        size = self.plate.batch_size if several else min(self.plate.batch_size, -(-self.plate.size // wanted))
         return size, max(2, min(wanted, self.plate.size // size) // DRAWS)
 
     def window_engine(self, temperature: float) -> Engine:

@@ -320,9 +320,11 @@ def _windows(looks, found, start, starts, discretisation, budget, say):
         hessians = looks.hessians(at, taken)
         root, _ = root_of_inverse(hessians.mean(0), FLOOR["window"])
         mean = last.settled.mean((0, 1))
-        if not (np.isfinite(hessians).all() and np.trace(hessians.mean(0)) > 0):
-            return found._replace(narrow=False, finite=False)
+        if not np.isfinite(hessians).all():
+            return _ran_off(found, spent)
         rates = rates_at(looks, at, hessians, mean, root, discretisation.temperature)
+        if not (rates.fastest > 0 and rates.mean > 0):
+            return _ran_off(found, spent)
         chosen = float(discretisation.choose(friction, rates)) / smaller
         temperature = _temperature(looks, last, mean, root)
         hot, error = temperature
@@ -336,7 +338,7 @@ def _windows(looks, found, start, starts, discretisation, budget, say):
         state, step_size = _with_metric(state, root, chosen, friction), chosen
         length = 2 * length
     if last is None:
-        return found._replace(narrow=False, r_hat=np.inf, finite=False)
+        return _ran_off(found, length)
     bulk = Gaussian(mean, root_of_inverse(hessians.mean(0), FLOOR["mode"])[0])
     return found._replace(
         rise=_least_rise(looks, bulk, looks.gradient(mean)),
@@ -353,6 +355,11 @@ def _windows(looks, found, start, starts, discretisation, budget, say):
         smaller=smaller,
         window_passes=CHAINS * spent,
     )
+
+
+def _ran_off(found, spent):
+    """Chains that met no posterior in so many passes."""
+    return found._replace(narrow=False, finite=False, r_hat=np.inf, window_passes=CHAINS * spent)
 
 
 def _looked_at(positions, passes):

@@ -50,7 +50,7 @@ def problem_with(
         )
     dense = plan.target.dim <= MAX_DENSE  # beyond, the mode is not reached, and a potential that falls says nothing
     moved = report.window_passes > 0  # by pilot chains, to where the posterior is
-    far = dense and report.distance**2 > FAR and not (moved and not large)
+    far = dense and report.distance**2 > FAR and not moved
     bounded = plan.temperature == 0 or rise.nats >= RISE or not (dense or rise.nats > -RISE)
     if not (far or bounded) and rise.nats >= -FALLS:
         return _no_normalisation(plan.target, rise)
