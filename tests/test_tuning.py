@@ -276,9 +276,11 @@ def test_rates_are_those_of_the_rows(kind):
     learnt = found.preconditioner or preconditioner
     root = np.stack([np.asarray(learnt.apply_root(jnp.asarray(unit))) for unit in np.eye(2, dtype=np.float32)], 1)
     exact = exact_rates(problem, 6, root.astype(float))
-    # from a pass or less over 3000 rows with heavy tails: some 10 %; a slope and a scatter from a quarter of a pass
-    for name, rough in [("fastest_rate", 0.1), ("gradient_noise", 0.2), ("slope", 0.4)]:
+    # from a pass over 3000 rows with heavy tails, at draws of the posterior: some 10 %
+    for name, rough in [("fastest_rate", 0.1), ("gradient_noise", 0.2)]:
         assert float(getattr(found.report, name)) == pytest.approx(exact[name], rel=rough), name
+    # less its own standard error
+    assert 0.4 * exact["slope"] < float(found.report.slope) < 1.2 * exact["slope"]
     least, most = exact["hessian_noise"]  # over directions: where the rates are all the same, any is the fastest
     assert 0.7 * least < float(found.report.hessian_noise) < 1.3 * most
     if kind == "identity":
