@@ -378,7 +378,10 @@ class StochasticGradientKernel(MCMCKernel):
             if looks:
                 self._check_minibatches(binding, place)
 
-        learnt = learn(plan, binding, self._init_strategy, given, num_warmup, check, self._progress.say)
+        try:
+            learnt = learn(plan, binding, self._init_strategy, given, num_warmup, check, self._progress.say)
+        finally:
+            self._progress.say(None)
         check_tuning(plan, learnt.tuning, learnt.rise, binding)
         if looks:  # near the mode, where large terms that hide small ones are gone
             self._check_minibatches(binding, learnt.tuning.anchor.position, also_near_0=False)

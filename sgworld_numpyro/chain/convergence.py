@@ -56,7 +56,7 @@ def mixing_of(draws: dict[str, np.ndarray]) -> Mixing:
 
 
 def complaints(draws: dict[str, np.ndarray], last: SGState, temperature: float, coordinates: list[str]) -> list[str]:
-    """What speaks against a run, in words; nothing if it is too short to tell, or diverged.
+    """What speaks against a run, in words; of its draws nothing if they are too few to tell, or diverged.
 
     Args:
         draws: by site, of shape (chains, draws, ...).
@@ -64,11 +64,17 @@ def complaints(draws: dict[str, np.ndarray], last: SGState, temperature: float, 
         temperature: T of the chains.
         coordinates: names of the flat position's.
     """
+    found = []
+    if last.tuning is not None and np.max(last.tuning.report.modes) > 0:
+        found.append(
+            "The posterior has other modes than the one that the chains start around, which tuning met and found as low. "
+            "Run again with init_params there."
+        )
     shapes = [values.shape[:2] for values in draws.values()]
     if not shapes or shapes[0][1] < DRAWS or np.any(last.divergences):
-        return []
+        return found
     chains, length = shapes[0]
-    mixing, found = mixing_of(draws), []
+    mixing = mixing_of(draws)
     if mixing.r_hat > R_HAT[0] + R_HAT[1] / length:
         found.append(
             f"{'The chains are' if chains > 1 else 'The halves of the chain are'} apart: R-hat is {mixing.r_hat:.2f} "

@@ -8,7 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from tqdm.auto import tqdm
 
+from sgworld_numpyro.chain import caller
 from sgworld_numpyro.chain.divergence import first_divergence, warn_of_divergence
 from sgworld_numpyro.chain.state import SGState
 
@@ -28,6 +30,7 @@ class Progress(threading.local):
     def __init__(self):
         self._made = 0.0
         self._text = ""
+        self._tuning: tqdm | None = None
         self.begin(None, new_run=True)
 
     def begin(self, before: SGState | None, new_run: bool) -> None:
@@ -37,8 +40,18 @@ class Progress(threading.local):
         if new_run:
             self.warned = False
 
-    def say(self, what: str) -> None:
-        """What tuning does now, on the progress bar that is about to start."""
+    def say(self, what: str | None) -> None:
+        """What tuning does now, in a bar of its own if the run under way shows one; None at its end."""
+        run = caller.run_under_way()
+        if self._tuning is None and what is not None and run is not None and run.mcmc.progress_bar:
+            self._tuning = tqdm(bar_format="tuning: {desc}, {elapsed}", leave=False)
+        if self._tuning is None:
+            return
+        if what is None:
+            self._tuning.close()
+            self._tuning = None
+        else:
+            self._tuning.set_description_str(what)
 
     def text(self, state: SGState, largest_stable_step_size: Callable[[], Any]) -> str:
         """The text after this state, which may still be under computation."""

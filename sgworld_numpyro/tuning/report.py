@@ -38,6 +38,16 @@ LABELS = {
     "window_passes": "windows of pilot chains, in passes over the data",
     "tuning_passes": "tuning after it, in passes over the data",
 }
+# From where on a number is suspicious, from where on bad, and what to do then.
+LIMITS = {
+    "cost": (50.0, 500.0, "the chains will mix slowly: write hierarchies in other coordinates, or take more draws"),
+    "predicted_bias": (0.05, 0.2, "take larger minibatches, or a smaller bias_tolerance"),
+    "predicted_shift": (0.1, 0.3, "take larger minibatches, or a smaller bias_tolerance"),
+    "gradient_noise": (10.0, 1e3, "the model expects less noise than the data have; take larger minibatches"),
+    "modes": (1.0, 1.0, "the chains start around the lowest one only; run again with init_params at the others"),
+    "pilot_r_hat": (1.1, 1.5, "the pilot chains were still apart: look at R-hat of the draws, take a longer warm-up"),
+}
+DRAWS_FOR_R_HAT = 100  # effective draws of each of four chains, from which on R-hat stays below 1.01
 NOTHING = "Nothing was tuned: step size and preconditioner were given."
 
 
@@ -98,22 +108,34 @@ class Report(NamedTuple):
         """Whether anything was; else there are step size and friction as they were given, and NaN."""
         return bool(np.isfinite(self.warm_start_passes).all())
 
-    def lines(self) -> list[tuple[str, list[str]]]:
-        """What is known, in words, and its values: one, or one a chain where each was tuned for itself."""
+    def lines(self) -> list[tuple[str, list[str], str]]:
+        """What is known, in words, its values, one, or one a chain, and what is to be said of it.
+
+        Of a number that is as it should be nothing is said; of another whether it is suspicious or bad, and what to do.
+        """
         found = []
         for name, label in LABELS.items():
             values = np.ravel(getattr(self, name))
             if np.isfinite(values).any() and (name not in ("restarted", "modes", "window_passes") or values.any()):
-                found.append((label, [f"{value:.3g}" for value in values]))
+                found.append((label, [f"{value:.3g}" for value in values], _judged(name, values)))
+                if name == "cost":
+                    total = f"{DRAWS_FOR_R_HAT * np.max(values):.3g}"
+                    found.append(("  and so for R-hat below 1.01, of each of 4 chains", [total], ""))
         return found
 
     def __str__(self) -> str:
-        width = max(len(label) for label, _ in self.lines())
-        table = [f"{label:<{width}}  " + "  ".join(f"{value:>9}" for value in values) for label, values in self.lines()]
+        width = max(len(label) for label, *_ in self.lines())
+        table = [
+            f"{label:<{width}}  " + "  ".join(f"{value:>9}" for value in values) + (said and f"  {said}")
+            for label, values, said in self.lines()
+        ]
         return "\n".join(table if self.tuned else [NOTHING, *table])
 
     def _repr_html_(self) -> str:
-        cells = ((label, "".join(f"<td>{value}</td>" for value in values)) for label, values in self.lines())
+        cells = (
+            (label, "".join(f"<td>{value}</td>" for value in values) + (said and f"<td>{escape(said)}</td>"))
+            for label, values, said in self.lines()
+        )
         rows = "".join(
             f'<tr><td style="text-align: left">{escape(label)}</td>{numbers}</tr>' for label, numbers in cells
         )
@@ -130,6 +152,14 @@ class Report(NamedTuple):
             self.hessian_noise,
             self.slope,
         )
+
+
+def _judged(name, values):
+    suspicious, bad, advice = LIMITS.get(name, (np.inf, np.inf, ""))
+    worst = np.nanmax(values)
+    if worst < suspicious:
+        return ""
+    return f"{'bad' if worst >= bad else 'suspicious'}: {advice}"
 
 
 @partial(
