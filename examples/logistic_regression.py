@@ -1,9 +1,9 @@
 """Bayesian logistic regression on the breast-cancer data: SGWORLD on minibatches against NUTS on all rows.
 
-Nothing is set by hand: SGWORLD(model) finds the bulk of the posterior, a preconditioner, and the estimator of the gradient,
-step and steps a sample by which an effective draw costs least, with a relative error of the posterior variance below 2 %.
-SGWORLD(model, integrator=EulerMaruyama()) promises the same and, without velocities, takes several times longer to forget
-where it was.
+Nothing is set by hand: SGWORLD(model) finds the bulk of the posterior, a preconditioner, and the estimator of the
+gradient, step and steps a sample by which an effective draw costs least, with a relative error of the posterior
+variance below 2 %. SGWORLD(model, integrator=EulerMaruyama()) promises the same and, without velocities, takes several
+times longer to forget where it was.
 
 569 is a prime, so no batch size divides the data. It does not matter: batches of 32 run on from one shuffled pass
 into the next, no row is dropped, and every pass still sees every row once.
