@@ -5,6 +5,7 @@ kernel tunes is tuned once, for the first run; the second halves that step and k
 """
 
 import json
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -148,7 +149,8 @@ def extrapolate(
     ``ShuffleOnce`` chain's law depends on the order that it drew, and so does that of a fixed partition.
 
     Args:
-        kernel: as for ``MCMC``; its samples must be whole periods of the subsampling scheme, as they are by default.
+        kernel: as for ``MCMC``; its samples must be whole periods of the subsampling scheme, as they are by default:
+            a tuned number of steps is rounded up to such.
         rng_key: one key.
         args: the model's.
         num_warmup: samples to leave out, of time steps_per_sample × h, at both step sizes.
@@ -170,7 +172,8 @@ def extrapolate(
     """
     _check(kernel, num_warmup, num_samples, num_chains, order)
     state = kernel.init(random.split(rng_key, num_chains), num_warmup, init_params, args, kwargs)
-    settings = kernel.settings(args, kwargs)
+    state = _of_whole_periods(kernel, state, args, kwargs)
+    settings = kernel.settings(args, kwargs, state)
     _check_settings(settings)
     order = _order_of(settings) if order is None else order
     moments_from = _moments_from(kernel, num_warmup, num_samples, args, kwargs)
@@ -198,7 +201,7 @@ def extrapolate(
         p_value=_bonferroni(np.concatenate([mean_moved, variance_moved]), num_chains - 1),
         order=order,
         num_chains=num_chains,
-        gradients=num_chains * (num_warmup + num_samples) * settings.steps_per_sample * 3,
+        gradients=num_chains * (num_warmup + num_samples) * settings.steps_per_sample * 3 * _gradients_a_step(settings),
     )
 
 
@@ -234,6 +237,19 @@ def _check_settings(settings: Settings) -> None:
             f"draws would lie at different phases of it. Use steps_per_sample={period}, or a batch size that divides "
             "the number of rows, which makes the period one pass."
         )
+
+
+def _of_whole_periods(kernel, state, args, kwargs):
+    """The state with a tuned number of steps a sample rounded up to whole periods of the scheme."""
+    settings, given = kernel.settings(args, kwargs, state), kernel.settings(args, kwargs)
+    if settings.steps_per_sample == given.steps_per_sample:
+        return state
+    steps = -(-settings.steps_per_sample // settings.period) * settings.period
+    return state._replace(tuning=replace(state.tuning, steps=steps))
+
+
+def _gradients_a_step(settings):
+    return 2 if settings.gradient.needs_anchor else 1
 
 
 def _order_of(settings: Settings) -> int:

@@ -27,7 +27,7 @@ from sgworld_numpyro.chain.kept import Keeping
 from sgworld_numpyro.chain.progress import Progress
 from sgworld_numpyro.chain.settings import Settings
 from sgworld_numpyro.chain.stability import largest_stable_step_size
-from sgworld_numpyro.chain.start import check_initial_state, check_initial_values, check_key, initial_state
+from sgworld_numpyro.chain.start import check_initial_state, check_initial_values, check_key, initial_state, state_at
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.chain.thermometer import take_temperature
 from sgworld_numpyro.gradients import GradientEstimator, Minibatch
@@ -180,8 +180,8 @@ class StochasticGradientKernel(MCMCKernel):
         plan = plan_of(engine, self._step_size, self._bias_tolerance, self._gradient, self._steps_per_sample)
         looks = not binding.checked and not any(map(is_traced, arguments.leaves))
         if plan is not None and may_be_staged(plan, arguments):
+            self._check_room_ahead(binding, rng_key, num_warmup, batch)
             state = self._start_at_pilot(plan, binding, rng_key, init_params, num_warmup, looks)
-            self._check_room(binding, state, num_warmup, batch)
         else:
             state = self._start(plan, binding, rng_key, init_params, num_warmup, looks)
         self._initialised = True
@@ -391,6 +391,17 @@ class StochasticGradientKernel(MCMCKernel):
         kept = jax.eval_shape(lambda: self._nothing_kept(binding, num_warmup, batch))
         state = state._replace(kept=kept)
         caller.check_room(self, state, batch, self._one_draw(binding, state, batch))
+
+    def _check_room_ahead(self, binding, rng_key, num_warmup, batch):
+        """Before there is a state."""
+
+        def look(key):
+            engine = binding.engine
+            place = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), engine.target.prototype)
+            begin = partial(state_at, engine, 0.0, place)
+            self._check_room(binding, (jax.vmap(begin) if batch else begin)(key, key), num_warmup, batch)
+
+        jax.eval_shape(look, rng_key)
 
     @property
     @one_thread_at_a_time

@@ -577,6 +577,8 @@ def test_gradients_are_counted(balanced):
     assert n["gradients"] == CHAINS * (DRAWS + 10) * 100
     assert n["passes"] == n["gradients"] / 100
     assert n["least_ess_per_second"] == n["least_ess"] / 2
+    anchored = balanced.assign_attrs(SETTINGS | {"num_warmup": 10, "gradient": "control_variate"})
+    assert examine("what_did_it_cost", anchored).numbers["gradients"] == 2 * n["gradients"]
 
 
 def test_gradients_of_nuts_are_its_leapfrog_steps(balanced, saved):

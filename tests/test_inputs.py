@@ -78,7 +78,7 @@ def test_samples_that_cannot_be_counted_are_told(sizes):
 @pytest.mark.parametrize(("num_chains", "thinning"), [(1, 10), (4, 1)])
 def test_draws_beyond_the_memory_are_told_before_the_tuning(num_chains, thinning, monkeypatch):
     """Of w, two floats, and of `diverging`, one byte, a draw: nine bytes, and as many for NumPyro's copy."""
-    monkeypatch.setattr("sgworld_numpyro.kernel.start_near_the_mode", None)  # the run must not come to it
+    monkeypatch.setattr("sgworld_numpyro.kernel.learn", None)  # the run must not come to it
     mcmc = make(SGWORLD(linear), 10**6, num_chains=num_chains, thinning=thinning)
     wanted = 2 * 9 * 10**6 // thinning * num_chains
     monkeypatch.setattr(caller, "_memory", lambda: wanted - 1)

@@ -43,7 +43,7 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     raise CannotTell(
         'the run stores nothing to compare with; put {"source", "mean", "covariance"} of the flat position as JSON '
         'into posterior.attrs["reference"] before to_netcdf, or record its temperature with '
-        f'extra_fields=("{CONFIGURATIONAL}",) and ten steps a sample'
+        f'extra_fields=("{CONFIGURATIONAL}",) of ten steps or more'
     )
 
 

@@ -68,8 +68,12 @@ def _gradients(run, draws, notes):
     chains = run.x.sizes["chain"]
     places = run.x["draw"].values
     apart = int(np.gcd.reduce(np.diff(places).astype(int))) if len(places) > 1 else 1  # of thinned draws
-    per_draw = int(attrs["steps_per_sample"]) * int(attrs.get("thinning", 1)) * max(apart, 1)
-    warm_up = int(attrs.get("num_warmup", 0)) * int(attrs["steps_per_sample"]) * chains
+    a_sample = int(attrs["steps_per_sample"])
+    if attrs.get("gradient") == "control_variate":
+        a_sample *= 2
+        notes.append("A step takes two gradients, one of them at the anchor.")
+    per_draw = a_sample * int(attrs.get("thinning", 1)) * max(apart, 1)
+    warm_up = int(attrs.get("num_warmup", 0)) * a_sample * chains
     if warm_up:
         notes.append(f"Warm-up is counted: {warm_up} of the gradients.")
     else:
