@@ -45,8 +45,8 @@ def mixing_of(draws: dict[str, np.ndarray]) -> Mixing:
     r_hats, effective = {"": 1.0}, {"": np.inf}
     for site, values in draws.items():
         flat = np.asarray(values, float).reshape(*values.shape[:2], -1)
-        some = np.unique(np.linspace(0, flat.shape[-1] - 1, COORDINATES).astype(int)) if flat.shape[-1] else []
-        flat = flat[..., some]
+        if flat.shape[-1] > COORDINATES:
+            flat = flat[..., np.linspace(0, flat.shape[-1] - 1, COORDINATES).astype(int)]
         flat = flat[..., np.ptp(flat, axis=(0, 1)) > 0]
         if flat.shape[-1]:
             r_hats[site] = float(np.max(split_gelman_rubin(flat)))
@@ -67,7 +67,7 @@ def complaints(draws: dict[str, np.ndarray], last: SGState, temperature: float, 
     found = []
     if last.tuning is not None and np.max(last.tuning.report.modes) > 0:
         found.append(
-            "The posterior has other modes than the one that the chains start around, which tuning met and found as low. "
+            "The posterior has other modes than the one that the chains start around: tuning met them, as low as it. "
             "Run again with init_params there."
         )
     shapes = [values.shape[:2] for values in draws.values()]

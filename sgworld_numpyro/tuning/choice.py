@@ -68,8 +68,9 @@ def choose(plan: Plan, looks: Looks, pilot: Pilot) -> Choice:
 
 def nothing(plan: Plan) -> Choice:
     """Where there is no posterior to choose for."""
-    unknown = Rates(*[np.nan] * len(Rates._fields))
-    return Choice(plan.preconditioner, plan.estimators[0], *[np.nan] * 2, 1, *[np.nan] * 3, {}, unknown)
+    none = np.nan
+    rates = Rates(none, none, none, none, none, none)
+    return Choice(plan.preconditioner, plan.estimators[0], none, none, 1, none, none, none, {}, rates)
 
 
 def _preconditioner(plan, looks, pilot):
@@ -89,14 +90,15 @@ def _root_of(preconditioner, looks):
 def _tried(plan: Plan, estimator, damping, rates: Rates, slowest: float, pilot: Pilot) -> Choice:
     friction = np.nan
     if plan.kinetic:
-        friction = plan.friction if damping is None else damping * float(np.sqrt(rates.mean))
+        friction = float(plan.friction) if plan.friction is not None else damping * float(np.sqrt(rates.mean))
     law, anchored = plan.discretisation, estimator.needs_anchor
-    bias = shift = np.nan
-    step_size = plan.step_size
+    bias = shift = step_size = np.nan
     if law is not None:
         law = replace(law, minibatch_noise=not anchored, at_ends=law.at_ends and not (anchored and plan.steps is None))
-        if step_size is None:
-            step_size = float(law.choose(friction, rates)) / pilot.smaller
+        step_size = float(law.choose(friction, rates)) / pilot.smaller
+    if plan.step_size is not None:
+        step_size = float(plan.step_size)
+    if law is not None:
         bias, shift = (float(number) for number in law.bias(step_size, friction, rates))
     time = _autocorrelation_time(friction, slowest) if plan.kinetic else 2 / slowest
     time *= pilot.slowdown

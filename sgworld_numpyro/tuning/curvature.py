@@ -5,7 +5,7 @@ C/N + P = H, where P is the curvature of what no row enters, the priors: the sta
 whatever the number of dimensions. Hessian-vector products, as many as a pass or so pays for, correct it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,12 +42,12 @@ class Rates(NamedTuple):
             chains.
     """
 
-    fastest: Float[Array, ""] | float
-    mean: Float[Array, ""] | float
-    noise: Float[Array, ""] | float
-    anchored_noise: Float[Array, ""] | float
-    hessian_noise: Float[Array, ""] | float
-    slope: Float[Array, ""] | float
+    fastest: Any
+    mean: Any
+    noise: Any
+    anchored_noise: Any
+    hessian_noise: Any
+    slope: Any
 
 
 class Metric(NamedTuple):

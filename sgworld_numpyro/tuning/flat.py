@@ -4,7 +4,7 @@ Tried are the direction of least curvature, both ways, where neither data nor pr
 metric, that of a Newton step, down which a likelihood without a maximum leads for ever by steps that look small.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -66,7 +66,7 @@ def probe(
     flattest = _flattest(metric, scale)
     # with a diagonal metric the descent may end on a slope, down which Newton steps lead in any posterior
     down = jnp.zeros_like(position) if isinstance(metric, Diagonal) else _newton(metric, gradient)
-    return probe_along(position, flattest, down, scale, jnp.finfo(position.dtype).eps)
+    return probe_along(position, flattest, down, scale, float(jnp.finfo(position.dtype).eps))
 
 
 def probe_along(
@@ -106,7 +106,7 @@ def least_rise(estimates: Estimates, where: Probe, energies: Float[Array, "point
     return rise_of(where, energies, lax.map(estimates.energy_without_rows, others))
 
 
-def rise_of(where: Probe, energies: Float[Array, "points"], priors: Float[Array, "others"]) -> Rise:
+def rise_of(where: Probe, energies: Any, priors: Any) -> Rise:
     """The direction of least rise.
 
     Args:

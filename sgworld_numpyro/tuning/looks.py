@@ -134,10 +134,10 @@ class Looks:
             positions: shape (DRAWS, dim).
             number: of the look; another one begins with other rows.
         """
-        positions = jnp.asarray(positions, self.dtype)
         size, count = _hessian_groups(self.dim, self._target)
         self.passes += DRAWS * min(size * count / self.plate.size, 1) * 2 * self.dim
-        found = np.asarray(self._look("hessians", _hessians, positions, jnp.int32(number)), float)
+        inputs = jnp.asarray(positions, self.dtype), jnp.int32(number)
+        found = np.asarray(self._look("hessians", _hessians, *inputs), float)
         return (found + found.swapaxes(1, 2)) / 2
 
     def scatter(self, positions: np.ndarray, anchor: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -234,10 +234,9 @@ class Looks:
 
     def chains_at(self, engine: Engine, positions: np.ndarray, key: Array, step_size: float, friction: float):
         """States of pilot chains at positions (chains, dim), at rest."""
-        positions = jnp.asarray(positions, self.dtype)
         begin = partial(_chains_at, engine)
         return self._binding.compiled("chains", begin, self._binding.arguments, once=self._once)(
-            positions, key, jnp.asarray([step_size, friction], self.dtype)
+            jnp.asarray(positions, self.dtype), key, jnp.asarray([step_size, friction], self.dtype)
         )
 
 

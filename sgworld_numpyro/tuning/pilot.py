@@ -224,7 +224,7 @@ def _least_rise(looks, mode, gradient):
 
 def _other_modes(looks, mode, ends, heights, stray):
     """Modes other than the lowest, as low as it, that descents ended near: they are where Newton's method leads."""
-    found = []
+    found: list[Gaussian] = []
     for end in ends[~stray]:
         expected = 0.5 * np.sum(np.linalg.solve(mode.root, end - mode.mean) ** 2)
         if expected <= FARTHER * (np.ptp(heights[~stray]) + len(end) + 10):

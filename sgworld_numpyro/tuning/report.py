@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 from numpyro.infer import MCMC
 
 from sgworld_numpyro.chain.state import SGState
@@ -78,30 +77,30 @@ class Report(NamedTuple):
     - **window_passes** - that the pilot chains took together.
     """
 
-    step_size: Array
-    friction: Array
-    predicted_bias: Array
-    predicted_shift: Array
-    fastest_rate: Array
-    mean_rate: Array
-    gradient_noise: Array
-    anchored_noise: Array
-    hessian_noise: Array
-    slope: Array
-    distance: Array
-    flattest: Array
-    restarted: Array
-    warm_start_passes: Array
-    tuning_passes: Array
-    steps_per_sample: Array
-    cost: Array
-    minibatch_cost: Array
-    control_variate_cost: Array
-    modes: Array
-    pilot_r_hat: Array
-    pilot_temperature: Array
-    pilot_temperature_error: Array
-    window_passes: Array
+    step_size: Any
+    friction: Any
+    predicted_bias: Any
+    predicted_shift: Any
+    fastest_rate: Any
+    mean_rate: Any
+    gradient_noise: Any
+    anchored_noise: Any
+    hessian_noise: Any
+    slope: Any
+    distance: Any
+    flattest: Any
+    restarted: Any
+    warm_start_passes: Any
+    tuning_passes: Any
+    steps_per_sample: Any
+    cost: Any
+    minibatch_cost: Any
+    control_variate_cost: Any
+    modes: Any
+    pilot_r_hat: Any
+    pilot_temperature: Any
+    pilot_temperature_error: Any
+    window_passes: Any
 
     @property
     def tuned(self) -> bool:
