@@ -69,3 +69,9 @@ def test_a_run_on_the_exact_posterior_is_right():
     assert outcome.passes == pytest.approx(4 * NUM_SAMPLES / outcome.ess)
     assert totals([outcome]) == {"right": 1, "told": 0, "silent": 0, "false alarms": 0}
     assert row([outcome]).endswith("right")
+
+
+@pytest.mark.parametrize("name", [name for name, posterior in POSTERIORS.items() if posterior.quick])
+def test_default_arguments_are_right_on_the_quick_posteriors(name):
+    outcome = run_one(POSTERIORS[name], seed=1)
+    assert outcome.verdict == "right", outcome

@@ -290,10 +290,7 @@ def test_rates_are_those_of_the_rows(kind):
         np.testing.assert_allclose(np.linalg.eigvals(matrix), 1, atol=0.15)
         assert float(found.report.mean_rate) == pytest.approx(1, abs=0.15)
     if kind == "diagonal":
-        # of C/N + P, which in this misspecified model is not the Hessian's
-        gradients = (problem.exact.row_hessians @ problem.exact.mean - problem.exact.row_shifts) * 3000
-        curvature = gradients.var(0) / 3000 + np.diag(problem.exact.prior_precision)
-        np.testing.assert_allclose(np.asarray(learnt.diagonal) * curvature, 1, rtol=0.25)
+        np.testing.assert_allclose(np.asarray(learnt.diagonal) * np.diag(problem.exact.hessian), 1, rtol=0.1)
 
 
 def test_the_cost_in_passes_does_not_grow_with_the_data():
@@ -317,7 +314,9 @@ def test_a_noise_so_large_that_the_step_would_be_useless():
     y = np.random.default_rng(0).standard_normal(4000).astype(np.float32)  # the model says 0.05
     with pytest.raises(TuningError, match=r"bias_tolerance=0.02 at batch size 8: .*Only subsample_size=4000.*Contr"):
         SGLD(model).init(jax.random.key(0), 1, None, (y, 8), {})
-    kernel = StochasticGradientKernel(model, subsampling=IndependentBatches(), integrator=LeimkuhlerMatthews())
+    kernel = StochasticGradientKernel(
+        model, subsampling=IndependentBatches(), integrator=LeimkuhlerMatthews(), gradient=Minibatch()
+    )
     with pytest.raises(TuningError, match=r"subsample_size=\d+ would do") as refused:
         kernel.init(jax.random.key(0), 1, None, (y, 8), {})
     size = int(str(refused.value).split("subsample_size=")[1].split()[0])
@@ -418,7 +417,7 @@ IMPROPER = {
         (np.stack([GROUP, ROWS[:, 1]], 1), YES_IN_GROUP),
         r"along w\[0\] .*Give w a",
     ),
-    "softmax": (classes(flat_prior(3, 3)), (ROWS, THREE), r"along .*w\[\d, 0\].*w\[\d, \d\].* and \d more.*Give w a"),
+    "softmax": (classes(flat_prior(3, 3)), (ROWS, THREE), r"along .*w\[\d, \d\].*w\[\d, \d\].* and \d more.*Give w a"),
     "inside a vector": (
         classes(flat_prior(4)),
         (np.concatenate([ROWS, ROWS[:, :1]], 1), NOISY),
@@ -813,5 +812,8 @@ def test_data_that_are_not_finite_are_named_first():
 @pytest.mark.slow
 def test_the_tolerance_decides_the_step():
     problem = anisotropic_mean(10, 1000)
-    steps = [float(report_of(problem, bias_tolerance=tolerance)[0].report.step_size) for tolerance in (0.005, 0.04)]
+    given = {"gradient": Minibatch(), "integrator": BAOAB(2.0)}
+    steps = [
+        float(report_of(problem, bias_tolerance=tolerance, **given)[0].report.step_size) for tolerance in (0.0025, 0.02)
+    ]
     assert steps[1] / steps[0] == pytest.approx(8 ** (1 / 3), rel=0.2)

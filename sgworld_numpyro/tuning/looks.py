@@ -80,6 +80,11 @@ class Looks:
         piece = self._binding.compiled(name, on_data, self._binding.arguments, once=once and self._once)
         return piece(self._orders, *inputs)
 
+    def _cast(self, array: np.ndarray) -> Array:
+        """To the model's precision; what is beyond it becomes infinite."""
+        with np.errstate(over="ignore"):
+            return jnp.asarray(array, self.dtype)
+
     def initial_positions(self, init_strategy: Callable, keys: Array, given: Any) -> Array:
         """Where chains of these keys would start, shape (chains, dim).
 
@@ -107,7 +112,7 @@ class Looks:
             some = np.concatenate([first, others[start : start + POINTS - 1]])
             padded = np.concatenate([some, np.repeat(first, POINTS - len(some), axis=0)])
             self.passes += POINTS * ENERGY
-            energies = self._look("heights", _heights, jnp.asarray(padded, self.dtype))
+            energies = self._look("heights", _heights, self._cast(padded))
             found.append(np.asarray(energies, float)[1 : len(some)])
         heights = np.concatenate(found)
         return np.where(np.isnan(heights), np.inf, heights)
@@ -115,7 +120,7 @@ class Looks:
     def gradient(self, position: np.ndarray) -> np.ndarray:
         """The gradient of all the data."""
         self.passes += 1
-        found = self._look("gradient", lambda e, x: e.gradient(x), jnp.asarray(position, self.dtype))
+        found = self._look("gradient", lambda e, x: e.gradient(x), self._cast(position))
         return np.asarray(found, float)
 
     def gradients(self, positions: np.ndarray) -> np.ndarray:
@@ -125,7 +130,7 @@ class Looks:
             return estimates.full(lambda energy: lax.map(jax.grad(energy), positions))
 
         self.passes += len(positions)
-        return np.asarray(self._look("gradients", at_all, jnp.asarray(positions, self.dtype)), float)
+        return np.asarray(self._look("gradients", at_all, self._cast(positions)), float)
 
     def hessians(self, positions: np.ndarray, number: int = 0) -> np.ndarray:
         """Of ``DRAWS`` positions, from rows that each has to itself if there are more than it may take.
@@ -136,7 +141,7 @@ class Looks:
         """
         size, count = _hessian_groups(self.dim, self._target)
         self.passes += DRAWS * min(size * count / self.plate.size, 1) * 2 * self.dim
-        inputs = jnp.asarray(positions, self.dtype), jnp.int32(number)
+        inputs = self._cast(positions), jnp.int32(number)
         found = np.asarray(self._look("hessians", _hessians, *inputs), float)
         return (found + found.swapaxes(1, 2)) / 2
 
@@ -149,16 +154,16 @@ class Looks:
             root: L of the metric, with √T.
 
         Returns:
-            Gradients of groups (DRAWS, groups, dim), the same at the anchor, the images H_b L z_b of random directions
-            of one sd, and the mean of H_b M δg_b at each draw (DRAWS, dim), T included.
+            Gradients of groups (DRAWS, groups, dim), the same at the anchor, random directions L z_b of one sd, their
+            images H_b L z_b, and the mean of H_b M δg_b at each draw (DRAWS, dim), T included.
         """
         signs = np.random.default_rng(0).choice([-1.0, 1.0], (DRAWS, self._scatter_groups[1], self.dim))
-        inputs = [jnp.asarray(array, self.dtype) for array in (positions, anchor, root, signs @ root.T)]
+        directions = signs @ root.T
+        inputs = [self._cast(array) for array in (positions, anchor, root, directions)]
         self.passes += 6
-        gradients, anchored, images, drifts = self._look(
-            "scatter", partial(_scatter, self.group_size), *inputs, once=True
-        )
-        return tuple(np.asarray(found, float) for found in (gradients, anchored, images, drifts))
+        found = self._look("scatter", partial(_scatter, self.group_size), *inputs, once=True)
+        gradients, anchored, images, drifts = (np.asarray(array, float) for array in found)
+        return gradients, anchored, directions, images, drifts
 
     def priors(self, points: np.ndarray) -> np.ndarray:
         """The part of the energies that no row enters."""
@@ -166,7 +171,7 @@ class Looks:
         def at_all(estimates, points):
             return lax.map(estimates.energy_without_rows, points)
 
-        return np.asarray(self._look("priors", at_all, jnp.asarray(points, self.dtype), once=True), float)
+        return np.asarray(self._look("priors", at_all, self._cast(points), once=True), float)
 
     @property
     def group_size(self) -> int:
@@ -229,14 +234,14 @@ class Looks:
             return state, positions
 
         piece = self._binding.compiled("window", run, self._binding.arguments)
-        state, positions = piece(state, jnp.asarray(root, self.dtype), jnp.int32(start), jnp.int32(samples))
+        state, positions = piece(state, self._cast(root), jnp.int32(start), jnp.int32(samples))
         return state, np.asarray(positions, float)
 
     def chains_at(self, engine: Engine, positions: np.ndarray, key: Array, step_size: float, friction: float):
         """States of pilot chains at positions (chains, dim), at rest."""
         begin = partial(_chains_at, engine)
         return self._binding.compiled("chains", begin, self._binding.arguments, once=self._once)(
-            jnp.asarray(positions, self.dtype), key, jnp.asarray([step_size, friction], self.dtype)
+            self._cast(positions), key, jnp.asarray([step_size, friction], self.dtype)
         )
 
 

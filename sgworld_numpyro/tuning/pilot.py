@@ -210,7 +210,7 @@ def _approach(looks, position):
 
 def _least_rise(looks, mode, gradient):
     """The direction in which the potential rises least from a Gaussian's mean."""
-    scale = np.sqrt(np.sum(mode.root**2, axis=1))
+    scale = 1 / np.sqrt(np.sum(np.linalg.inv(mode.root) ** 2, axis=0))  # of each coordinate, given the others
     values, vectors = np.linalg.eigh((mode.root @ mode.root.T) / np.outer(scale, scale))
     flattest = scale * vectors[:, -1] * np.sqrt(values[-1])
     length = np.linalg.norm(mode.root.T @ gradient)
@@ -417,7 +417,7 @@ def rates_at(looks: Looks, at, hessians, anchor, root, temperature: float) -> Ra
     plate = looks.plate
     eigenvalues = np.linalg.eigvalsh(root.T @ hessians @ root)
     fastest = max(eigenvalues[:, -1].mean(), np.linalg.eigvalsh(root.T @ hessians.mean(0) @ root)[-1])
-    gradients, anchored, images, drifts = looks.scatter(at, anchor, np.sqrt(temperature) * root)
+    gradients, anchored, directions, images, drifts = looks.scatter(at, anchor, np.sqrt(temperature) * root)
     size, rows = looks.group_size, plate.size
     of_rows = size * (rows - 1) / max(rows - size, 1)  # from groups of rows, drawn without replacement, to rows
     per_batch = (rows - plate.batch_size) / max(rows - 1, 1) / plate.batch_size
@@ -428,7 +428,7 @@ def rates_at(looks: Looks, at, hessians, anchor, root, temperature: float) -> Ra
         covariance = np.einsum("kbi,kbj->ij", own, own) / (own.shape[0] * (own.shape[1] - 1))
         return np.linalg.eigvalsh(covariance)[-1] * of_rows / (rows * fastest)
 
-    hessian_noise = largest(images) / temperature * fastest**2 * rows * per_batch
+    hessian_noise = largest(images - directions @ hessians) / temperature * rows * fastest * per_batch
     drift = drifts @ (root @ root.T)  # of each draw, M E[δH M δg]
     error = drift.std(0, ddof=1) / np.sqrt(len(drift))
     slope = np.maximum(np.abs(drift.mean(0)) - error, 0) / np.sqrt(np.sum(root**2, axis=1)) * of_rows * per_batch

@@ -123,4 +123,5 @@ def _report(plan, found, chosen, looks):
         pilot_temperature_error=found.temperature[1],
         window_passes=found.window_passes,
     )
-    return Report(*(jnp.asarray(value, looks.dtype) for value in report))
+    with np.errstate(over="ignore"):
+        return Report(*(jnp.asarray(value, looks.dtype) for value in report))
