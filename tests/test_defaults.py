@@ -46,13 +46,13 @@ def logistic(x, y, samples):
 
 
 def breast_cancer():
-    return logistic(*load_breast_cancer(return_X_y=True), samples=16_000)
+    return logistic(*load_breast_cancer(return_X_y=True), samples=6000)
 
 
 def three_or_eight():
     x, y = load_digits(return_X_y=True)
     chosen = (y == 3) | (y == 8)
-    return logistic(x[chosen], y[chosen] == 8, samples=30_000)
+    return logistic(x[chosen], y[chosen] == 8, samples=6000)
 
 
 def gaussian_mean():
