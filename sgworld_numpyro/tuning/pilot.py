@@ -36,7 +36,6 @@ FIRST_WINDOW = 100  # passes; each window is twice as long as the one before
 BUDGET = 700  # passes of windows, if the warm-up is not longer
 FIRST_PASS = 0.1  # R h √λ in the first window, whose metric is not to be trusted
 CALM = 1.1  # R-hat of a window that ends them
-MIXED = 400.0  # effective draws wanted of the last window at most
 FARTHER = 10.0  # times what energies would allow, a place is taken for another mode's
 HOT = 4.0  # standard errors of a temperature that is believed to be too high
 SMALLER = 4.0  # what a step is divided by where chains diverge
@@ -138,12 +137,12 @@ def explore(
     lowest = int(np.argmin(heights))
     stray = ~(heights - heights[lowest] <= 2 * dim + 20)
     say("looking for the mode")
-    mode, distance, rise, steps, hessians = _approach(looks, ends[lowest])
+    mode, distance, rise, hessians = _approach(looks, ends[lowest])
     plate = looks.plate
-    passes = CHAINS * warm_start.adam_steps(plate) * plate.batch_size / plate.size + steps * 7
+    passes = CHAINS * warm_start.adam_steps(plate) * plate.batch_size / plate.size
     modes = _other_modes(looks, mode, ends, heights, stray)
     found = Pilot(
-        draws=mode.draws(rng, POOL) if temperature == 1 else _tempered(mode, temperature).draws(rng, POOL),
+        draws=_tempered(mode, temperature).draws(rng, POOL),
         mean=mode.mean,
         at=_tempered(mode, temperature).draws(rng, DRAWS),
         hessians=hessians,
@@ -183,7 +182,7 @@ def _descend(looks, starts):
 
 
 def _approach(looks, position):
-    """The Gaussian at the mode by Newton's method, how near that is, the least rise from there, steps and Hessians."""
+    """The Gaussian at the mode by Newton's method, how near that is, the least rise from there, and Hessians."""
     for step in range(warm_start.NEWTON_STEPS + 1):
         gradient = looks.gradient(position)
         hessians = looks.hessians(np.broadcast_to(position, (DRAWS, len(position))), step)
@@ -205,7 +204,7 @@ def _approach(looks, position):
     rise = _least_rise(looks, mode, gradient)
     if np.isfinite(distance) and distance <= 1:
         mode = mode._replace(mean=mode.mean - mode.root @ (mode.root.T @ gradient))
-    return mode, distance, rise, step + 1, hessians
+    return mode, distance, rise, hessians
 
 
 def _least_rise(looks, mode, gradient):
