@@ -1,9 +1,9 @@
 """From how many rows on do minibatches beat NUTS on all the data, everything charged?
 
-Logistic regression of 20 predictors in minibatches of 100, default arguments. Of ``SGWORLD(model)`` every CPU second of a
-fresh process counts, from the first call on: compilation, tuning, warm-up, sampling, until 5000 effective draws are there
-of the worst coordinate, which know all posterior sds to 1 %. Of NUTS the sampling alone counts, from a few draws after its
-own warm-up, and is scaled to as many effective draws. ``python benchmarks/large_data.py --quick`` takes two minutes.
+Logistic regression of 20 predictors in minibatches of 100, default arguments. Of ``SGWORLD(model)`` every CPU second of
+a fresh process counts, from the first call on: compilation, tuning, warm-up, sampling, until 5000 effective draws are
+there of the worst coordinate, which know all posterior sds to 1 %. Of NUTS the sampling alone counts, from a few draws
+after its own warm-up, scaled to as many effective draws. ``python benchmarks/large_data.py --quick`` takes two minutes.
 """
 
 import argparse
