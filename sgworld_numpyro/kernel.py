@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 from numpyro.infer.initialization import init_to_uniform
-from numpyro.infer.mcmc import MCMCKernel
+from numpyro.infer.mcmc import MCMC, MCMCKernel
 from numpyro.infer.util import transform_fn
 from numpyro.util import is_prng_key
 
@@ -311,6 +311,17 @@ class StochasticGradientKernel(MCMCKernel):
             )
         return Settings.of(engine, self._step_size, self._bias_tolerance, state)
 
+    def complaints(self, mcmc: MCMC) -> list[str]:
+        """What the draws of a run of this kernel say against it, as its ``ConvergenceWarning`` did; nothing is good.
+
+        Only where the step size was tuned: who gives one may want another law than the posterior's.
+        """
+        binding = self._bindings.current
+        if mcmc.sampler is not self or binding is None or self._step_size is not None:
+            return []
+        names = [f"{site}{index}" for site, index in binding.engine.target.coordinates()]
+        return complaints(draws_of(mcmc._states, self.sample_field), mcmc.last_state, self._temperature, names)
+
     def __repr__(self):
         given = {
             "step_size": self._step_size,
@@ -498,16 +509,7 @@ class StochasticGradientKernel(MCMCKernel):
     def _tell(self, mcmc, before):
         """What a run that has ended says against itself."""
         self._tell_of_divergence(mcmc, before)
-        self._tell_of_convergence(mcmc)
-
-    def _tell_of_convergence(self, mcmc):
-        """Of a run whose step size was tuned; who gives one may want another law than the posterior's."""
-        binding = self._bindings.current
-        if mcmc.sampler is not self or binding is None or self._step_size is not None:
-            return
-        target, draws = binding.engine.target, draws_of(mcmc._states, self.sample_field)
-        names = [f"{site}{index}" for site, index in target.coordinates()]
-        warn_of_convergence(complaints(draws, mcmc.last_state, self._temperature, names))
+        warn_of_convergence(self.complaints(mcmc))
 
     def _tell_of_divergence(self, mcmc, before):
         """Unless it was told while it ran."""

@@ -102,7 +102,7 @@ def as_run(data, var_names=None) -> SavedRun:
             f"chain {chain}, draw {draw}. A diverged chain has no stationary law; lower the step size"
         )
     moves = np.ptp(x.values, axis=(0, 1)) > 0
-    notes = []
+    notes = [f"The run said of itself: {attrs['complaints']}"] if attrs.get("complaints") else []
     if not moves.any():
         raise ValueError("no coordinate moves: all draws are the same")
     if not moves.all():

@@ -34,6 +34,7 @@ def to_inference_data(
     - **friction** - γ, of kinetic integrators.
     - **bias_tolerance, predicted_bias, predicted_shift, fastest_rate, gradient_noise, hessian_noise** - of tuned runs;
       see ``tuning.report.Report``. Of chains that were tuned each for itself, the worst.
+    - **complaints** - what the draws of a tuned run say against it, if anything; see ``ConvergenceWarning``.
     - **temperature** - T.
     - **steps_per_sample** - inner steps a sample.
     - **num_rows, batch_size** - of the subsampled plate, and rows a step; if there are several, **plates** as JSON.
@@ -87,6 +88,8 @@ def to_inference_data(
     )
     posterior = data["posterior"]
     posterior.attrs.update(attributes_of(settings, mcmc.last_state))
+    if said := kernel.complaints(mcmc):
+        posterior.attrs["complaints"] = " ".join(said)
     taken = int(np.ravel(mcmc.last_state.i)[0])  # the last draw is the last state
     last = int(posterior["draw"].values[-1])
     posterior.attrs["samples_before"] = taken - (last + 1) * int(mcmc.thinning)
