@@ -102,13 +102,13 @@ def as_run(data, var_names=None) -> SavedRun:
             f"chain {chain}, draw {draw}. A diverged chain has no stationary law; lower the step size"
         )
     moves = np.ptp(x.values, axis=(0, 1)) > 0
+    attrs = dict(posterior.attrs)
     notes = [f"The run said of itself: {attrs['complaints']}"] if attrs.get("complaints") else []
     if not moves.any():
         raise ValueError("no coordinate moves: all draws are the same")
     if not moves.all():
         still = [str(name) for name in x["coordinate"].values[~moves]]
         notes.append(f"Left out, as it does not move: {shortened(still)}.")
-    attrs = dict(posterior.attrs)
     return SavedRun(x[..., moves].assign_attrs(attrs), kept[moves], len(places), attrs, stats, tuple(notes))
 
 
