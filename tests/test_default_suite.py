@@ -10,7 +10,7 @@ from numpyro.handlers import seed, trace
 pytest.importorskip("sklearn")
 
 from benchmarks import references
-from benchmarks.defaults import NUM_SAMPLES, TOLERANCE, Difference, row, run_one, told, totals
+from benchmarks.defaults import TOLERANCE, Difference, row, run_one, told, totals
 from benchmarks.zoo import POSTERIORS
 from sgworld_numpyro import DivergenceWarning
 
@@ -66,7 +66,7 @@ def test_a_run_on_the_exact_posterior_is_right():
     outcome = run_one(POSTERIORS["gaussian_mean"])
     assert outcome.verdict == "right"
     assert outcome.said == ""
-    assert outcome.passes == pytest.approx(4 * NUM_SAMPLES / outcome.ess)
+    assert 0 < outcome.passes < 3.6  # of reshuffled minibatches; control variates take fewer
     assert totals([outcome]) == {"right": 1, "told": 0, "silent": 0, "false alarms": 0}
     assert row([outcome]).endswith("right")
 
