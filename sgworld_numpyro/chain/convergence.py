@@ -123,7 +123,7 @@ def warn_of_convergence(found: list[str]) -> None:
 
 
 def draws_of(states: dict[str, Any], field: str) -> dict[str, np.ndarray]:
-    """What ``MCMC`` has kept of a run by site, as numbers of two halves at least; chains first."""
+    """What ``MCMC`` has kept of a run by site, if it is floating-point numbers; chains first."""
     found = states.get(field)
     if not isinstance(found, dict):
         return {}

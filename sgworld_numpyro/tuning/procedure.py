@@ -15,21 +15,10 @@ from sgworld_numpyro.tuning.curvature import MAX_DENSE
 from sgworld_numpyro.tuning.estimates import Estimates
 from sgworld_numpyro.tuning.flat import Rise
 from sgworld_numpyro.tuning.plan import Plan
-from sgworld_numpyro.tuning.report import Report, Tuning
+from sgworld_numpyro.tuning.report import Report, Tuning, in_report
 
 ENERGY = 1 / 3  # of the cost of a gradient
 LOOKED_AT = 16  # minibatches, of every start
-# What this procedure does not look for.
-OF_PILOTS = (
-    "cost",
-    "minibatch_cost",
-    "control_variate_cost",
-    "modes",
-    "pilot_r_hat",
-    "pilot_temperature",
-    "pilot_temperature_error",
-    "window_passes",
-)
 
 
 def tune(
@@ -99,24 +88,19 @@ def tune(
     starts = positions + scatter / jnp.sqrt(rates.fastest)
     started = _finite_on_minibatches(estimates, starts)
     starts = jnp.where(started[:, None], starts, here.position)
+    rates = rates._replace(fastest=jnp.where(sound.any(), rates.fastest, jnp.nan))
     report = Report(
         step_size=step_size,
         friction=friction if plan.kinetic else nothing,
         predicted_bias=bias,
         predicted_shift=shift,
-        fastest_rate=jnp.where(sound.any(), rates.fastest, jnp.nan),
-        mean_rate=rates.mean,
-        gradient_noise=rates.noise,
-        anchored_noise=rates.anchored_noise,
-        hessian_noise=rates.hessian_noise,
-        slope=rates.slope,
+        **in_report(rates),
         distance=jnp.sqrt(here.distance),
         flattest=metric.flattest,
         restarted=jnp.sum(~(sound & started)),
         warm_start_passes=_warm_start_passes(estimates, here.steps, chains, dim, dense),
         tuning_passes=_tuning_passes(estimates, chains, dim, dense),
         steps_per_sample=plan.steps or plan.default_steps,
-        **dict.fromkeys(OF_PILOTS, nothing),
     )
     report = Report(*(jnp.asarray(value, best.dtype) for value in report))
     learnt = preconditioner if plan.learns_preconditioner else None

@@ -46,6 +46,15 @@ LIMITS = {
     "modes": (1.0, 1.0, "the chains start around the lowest one only; run again with init_params at the others"),
     "pilot_r_hat": (1.1, 1.5, "the pilot chains were still apart: look at R-hat of the draws, take a longer warm-up"),
 }
+# By the names of a report, the fields of ``Rates``.
+RATES = {
+    "fastest_rate": "fastest",
+    "mean_rate": "mean",
+    "gradient_noise": "noise",
+    "anchored_noise": "anchored_noise",
+    "hessian_noise": "hessian_noise",
+    "slope": "slope",
+}
 DRAWS_FOR_R_HAT = 100  # effective draws of each of four chains, from which on R-hat stays below 1.01
 NOTHING = "Nothing was tuned: step size and preconditioner were given."
 
@@ -93,14 +102,14 @@ class Report(NamedTuple):
     warm_start_passes: Any
     tuning_passes: Any
     steps_per_sample: Any
-    cost: Any
-    minibatch_cost: Any
-    control_variate_cost: Any
-    modes: Any
-    pilot_r_hat: Any
-    pilot_temperature: Any
-    pilot_temperature_error: Any
-    window_passes: Any
+    cost: Any = np.nan
+    minibatch_cost: Any = np.nan
+    control_variate_cost: Any = np.nan
+    modes: Any = np.nan
+    pilot_r_hat: Any = np.nan
+    pilot_temperature: Any = np.nan
+    pilot_temperature_error: Any = np.nan
+    window_passes: Any = np.nan
 
     @property
     def tuned(self) -> bool:
@@ -143,14 +152,12 @@ class Report(NamedTuple):
     @property
     def rates(self) -> Rates:
         """What decides the bias."""
-        return Rates(
-            self.fastest_rate,
-            self.mean_rate,
-            self.gradient_noise,
-            self.anchored_noise,
-            self.hessian_noise,
-            self.slope,
-        )
+        return Rates(**{field: getattr(self, name) for name, field in RATES.items()})
+
+
+def in_report(rates: Rates) -> dict[str, Any]:
+    """What a report has of the rates, by its own names."""
+    return {name: getattr(rates, field) for name, field in RATES.items()}
 
 
 def _judged(name, values):

@@ -16,7 +16,7 @@ from sgworld_numpyro.tuning import choice, flat, pilot
 from sgworld_numpyro.tuning.flat import Rise
 from sgworld_numpyro.tuning.looks import Looks
 from sgworld_numpyro.tuning.plan import Plan
-from sgworld_numpyro.tuning.report import Report, Tuning
+from sgworld_numpyro.tuning.report import Report, Tuning, in_report
 
 SEED = 0x5EED  # of the pilot, which is not the chains'
 
@@ -94,21 +94,15 @@ def _of_chains(values):
 
 
 def _report(plan, found, chosen, looks):
-    costs = {"minibatch_cost": np.nan, "control_variate_cost": np.nan}
+    costs = {}
     if len(chosen.costs) > 1:
         costs = {"minibatch_cost": chosen.costs["Minibatch"], "control_variate_cost": chosen.costs["ControlVariate"]}
-    rates = chosen.rates
     report = Report(
         step_size=chosen.step_size,
         friction=chosen.friction,
         predicted_bias=chosen.bias,
         predicted_shift=chosen.shift,
-        fastest_rate=rates.fastest,
-        mean_rate=rates.mean,
-        gradient_noise=rates.noise,
-        anchored_noise=rates.anchored_noise,
-        hessian_noise=rates.hessian_noise,
-        slope=rates.slope,
+        **in_report(chosen.rates),
         distance=np.sqrt(found.distance),
         flattest=np.inf,
         restarted=found.stray,
