@@ -11,8 +11,9 @@ from sgworld_numpyro.gradients import ControlVariate, GradientEstimator, Minibat
 from sgworld_numpyro.preconditioners import Dense, Diagonal, Preconditioner
 from sgworld_numpyro.tuning.curvature import Rates
 from sgworld_numpyro.tuning.looks import Looks
-from sgworld_numpyro.tuning.pilot import Pilot, rates_at
+from sgworld_numpyro.tuning.pilot import Pilot
 from sgworld_numpyro.tuning.plan import Plan
+from sgworld_numpyro.tuning.rates import rates_at
 
 DAMPINGS = 0.7, 1.0, 1.4, 2.0  # γ/√λ that are tried
 WORTH = 0.4  # effective draws that a draw should be worth, about

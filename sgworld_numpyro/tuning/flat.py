@@ -39,14 +39,14 @@ class Probe(NamedTuple):
     """Where the potential is looked at.
 
     Attributes:
-        points: the starting point first, then the nearer and the farther one of each direction.
+        points: (points, dim), the starting point first, then the nearer and the farther one of each direction.
         beyond: where ``SDS`` lead, likewise without the first; farther off than ``points`` if those are held back.
         directions: one sd of the metric each.
     """
 
-    points: Float[Array, "points dim"]
-    beyond: Float[Array, "others dim"]
-    directions: Float[Array, "directions dim"]
+    points: Any
+    beyond: Any
+    directions: Any
 
 
 def probe(
@@ -70,13 +70,13 @@ def probe(
 
 
 def probe_along(
-    position: Float[Array, "dim"],
-    flattest: Float[Array, "dim"],
-    down: Float[Array, "dim"],
-    scale: Float[Array, "dim"],
+    position: Any,
+    flattest: Any,
+    down: Any,
+    scale: Any,
     epsilon: float,
 ) -> Probe:
-    """Where to look, from a position, both ways along one direction and one way along another.
+    """Where to look, from a position, both ways along one direction and one way along another; traced or not.
 
     Args:
         position: near the mode.

@@ -39,6 +39,8 @@ GROUPS_PER_DIMENSION = 20  # of rows, whose gradients' covariance is then known 
 MIN_GROUPS = 1024
 GROUP = 256  # rows at most, of a Hessian's groups
 ENERGY = 1 / 3  # of the cost of a gradient
+CHAINS = 4  # of the pilot
+POOL = 64  # draws that are kept
 RECORDED = 32  # draws of each chain in a window
 
 

@@ -14,7 +14,7 @@ from sgworld_numpyro.chain.binding import Binding
 from sgworld_numpyro.gradients import Anchor
 from sgworld_numpyro.tuning import choice, flat, pilot
 from sgworld_numpyro.tuning.flat import Rise
-from sgworld_numpyro.tuning.looks import Looks
+from sgworld_numpyro.tuning.looks import CHAINS, Looks
 from sgworld_numpyro.tuning.plan import Plan
 from sgworld_numpyro.tuning.report import Report, Tuning, in_report
 
@@ -74,7 +74,7 @@ def _digest(given):
 def _learn(plan, binding, init_strategy, given, num_warmup, check, say):
     looks = Looks(binding, SEED)
     given = {name: _of_chains(values) for name, values in given.items()} if given else None
-    starts = looks.initial_positions(init_strategy, random.split(random.key(SEED), pilot.CHAINS), given)
+    starts = looks.initial_positions(init_strategy, random.split(random.key(SEED), CHAINS), given)
     check(starts[0])
     found = pilot.explore(looks, starts, plan.window_law, max(pilot.BUDGET, num_warmup), say)
     say("choosing the step")
@@ -90,7 +90,7 @@ def _learn(plan, binding, init_strategy, given, num_warmup, check, say):
 def _of_chains(values):
     """As many as there are pilot chains, of the given ones, in their order."""
     values = np.asarray(values)
-    return jnp.asarray(values[np.arange(pilot.CHAINS) % len(values)])
+    return jnp.asarray(values[np.arange(CHAINS) % len(values)])
 
 
 def _report(plan, found, chosen, looks):

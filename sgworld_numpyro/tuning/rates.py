@@ -1,0 +1,40 @@
+"""What decides the bias of a run, measured at draws of the posterior."""
+
+import numpy as np
+
+from sgworld_numpyro.tuning.curvature import Rates
+from sgworld_numpyro.tuning.looks import Looks
+
+
+def rates_at(looks: Looks, at, hessians, anchor, root, temperature: float) -> Rates:
+    """What decides the bias of chains in a metric, averaged over draws of the posterior.
+
+    Args:
+        looks: at the model's data.
+        at: draws, shape (DRAWS, dim).
+        hessians: there.
+        anchor: of control variates.
+        root: L of M = L Lᵀ.
+        temperature: of the draws.
+    """
+    plate = looks.plate
+    eigenvalues = np.linalg.eigvalsh(root.T @ hessians @ root)
+    fastest = max(eigenvalues[:, -1].mean(), np.linalg.eigvalsh(root.T @ hessians.mean(0) @ root)[-1])
+    gradients, anchored, directions, images, drifts = looks.scatter(at, anchor, np.sqrt(temperature) * root)
+    size, rows = looks.group_size, plate.size
+    of_rows = size * (rows - 1) / max(rows - size, 1)  # from groups of rows, drawn without replacement, to rows
+    per_batch = (rows - plate.batch_size) / max(rows - 1, 1) / plate.batch_size
+
+    def largest(groups):
+        """Largest eigenvalue of the covariance of rows' gradients in the metric, by N λ."""
+        own = (groups - groups.mean(1, keepdims=True)) @ root
+        covariance = np.einsum("kbi,kbj->ij", own, own) / (own.shape[0] * (own.shape[1] - 1))
+        return np.linalg.eigvalsh(covariance)[-1] * of_rows / (rows * fastest)
+
+    hessian_noise = largest(images - directions @ hessians) / temperature * rows * fastest * per_batch
+    drift = drifts @ (root @ root.T)  # of each draw, M E[δH M δg]
+    error = drift.std(0, ddof=1) / np.sqrt(len(drift))
+    slope = np.maximum(np.abs(drift.mean(0)) - error, 0) / np.sqrt(np.sum(root**2, axis=1)) * of_rows * per_batch
+    mean = np.trace(root.T @ hessians.mean(0) @ root) / len(root)
+    numbers = fastest, mean, largest(gradients), largest(gradients - anchored), hessian_noise, np.max(slope)
+    return Rates(*(float(number) for number in numbers))
