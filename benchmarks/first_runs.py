@@ -10,8 +10,6 @@ import argparse
 import contextlib
 import io
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +21,7 @@ import jax
 import numpy as np
 from numpyro.infer import MCMC, NUTS
 
+from benchmarks.processes import fresh
 from benchmarks.workloads import logistic_regression
 from sgworld_numpyro import SGWORLD, kernel
 
@@ -61,14 +60,9 @@ def report(kind, rows):
 def measure(kind, rows, cache=None):
     """CPU seconds of a first run in a fresh process, with or without a directory of what JAX has compiled."""
     code = f"import benchmarks.first_runs as f; f.report({kind!r}, {rows})"
-    root = Path(__file__).resolve().parents[1]
-    environment = dict(os.environ)
-    if cache is not None:
-        environment |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, env=environment
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    if cache is None:
+        return fresh(code)
+    return fresh(code, JAX_COMPILATION_CACHE_DIR=cache, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
 
 
 def main(argv=None):

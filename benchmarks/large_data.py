@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import io
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS
 
+from benchmarks.processes import fresh
 from benchmarks.workloads import logistic_regression
 from sgworld_numpyro import SGWORLD, tuning_report
 
@@ -91,10 +91,7 @@ def of_nuts(rows):
 
 def measure(kind, rows):
     """What ``kind`` takes, in a fresh process."""
-    code = f"import json, benchmarks.large_data as b; print(json.dumps(b.{kind}({rows})))"
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return fresh(f"import json, benchmarks.large_data as b; print(json.dumps(b.{kind}({rows})))")
 
 
 def main(argv=None):
