@@ -48,9 +48,7 @@ def of_minibatches(rows):
     workload = logistic_regression(rows, PREDICTORS)
     jax.block_until_ready(workload.data)
     start = time.process_time()
-    samples = (
-        WANTED // 2
-    )  # of each of four chains: a draw is worth some 0.4 effective ones, and then there are some left
+    samples = WANTED // 2  # of each of four chains, a draw being worth half an effective one
     mcmc = MCMC(
         SGWORLD(workload.model),
         num_warmup=10,

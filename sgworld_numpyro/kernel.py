@@ -18,7 +18,7 @@ from numpyro.util import is_prng_key
 
 from sgworld_numpyro import options
 from sgworld_numpyro.chain import caller
-from sgworld_numpyro.chain.binding import Binding, Bindings, one_thread_at_a_time
+from sgworld_numpyro.chain.binding import Binding, Bindings, compiler_options, one_thread_at_a_time
 from sgworld_numpyro.chain.consistency import DoesNotRunOnAllRows, check_minibatches
 from sgworld_numpyro.chain.convergence import complaints, draws_of, warn_of_convergence
 from sgworld_numpyro.chain.divergence import Divergence, first_divergence, report
@@ -396,7 +396,8 @@ class StochasticGradientKernel(MCMCKernel):
         check_tuning(plan, learnt.tuning, learnt.rise, binding)
         if looks:  # near the mode, where large terms that hide small ones are gone
             self._check_minibatches(binding, learnt.tuning.anchor.position, also_near_0=False)
-        return jax.jit(place)(rng_key, learnt)
+        options = compiler_options(once=True) if binding.hold else None
+        return jax.jit(place, compiler_options=options)(rng_key, learnt)
 
     def _check_room(self, binding, state, num_warmup, batch):
         kept = jax.eval_shape(lambda: self._nothing_kept(binding, num_warmup, batch))

@@ -3,7 +3,7 @@
 import threading
 import zlib
 from collections.abc import Callable, Hashable
-from functools import cached_property, wraps
+from functools import cache, cached_property, partial, wraps
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -20,8 +20,10 @@ from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import HostArray, as_jax_array, as_numeric, is_numeric_array, is_traced
 from sgworld_numpyro.subsampling import ContiguousScheme
 
+# XLA's older way to write loops for CPUs takes half the time to compile, and what it makes is as fast.
+QUICKLY = {"xla_cpu_use_fusion_emitters": False}
 # What runs once takes longer to compile than to run: a third of that is saved so.
-QUICKLY = {"xla_backend_optimization_level": 0}
+ONCE = {"xla_backend_optimization_level": 0}
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -40,6 +42,21 @@ def one_thread_at_a_time(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return alone
+
+
+@cache
+def compiler_options(once: bool) -> dict[str, Any]:
+    """Those that save time, as far as the installed XLA knows them: newer ones have no older way to write loops.
+
+    Args:
+        once: whether what is compiled will be called a time or two.
+    """
+    options = ONCE if once else {}
+    try:
+        jax.jit(lambda: 0, compiler_options=QUICKLY)()
+    except jax.errors.JaxRuntimeError:
+        return options
+    return options | QUICKLY
 
 
 class Binding:
@@ -133,14 +150,23 @@ class Binding:
             once: whether it will be called a time or two, outside of any other compilation.
         """
 
-        def on_arguments(*inputs):
-            return function(self.read(arguments).arguments, *inputs)
+        def on_arguments(arrays, *inputs):
+            return function(self.read(arguments).arguments.with_arrays(arrays), *inputs)
 
         if not self.is_of(arguments):
-            return on_arguments
+            return partial(on_arguments, {})
         if name not in self._cached:
-            self._cached[name] = jax.jit(on_arguments, compiler_options=QUICKLY if once else None)
-        return self._cached[name]
+            options = compiler_options(once) if self.hold else None  # in a trace there are none
+            self._cached[name] = jax.jit(on_arguments, compiler_options=options)
+        return partial(self._cached[name], self._passed)
+
+    @cached_property
+    def _passed(self):
+        """Arrays that are passed to what is compiled on them: as constants they would be compiled each time."""
+        if not self.engine.target.abstract:
+            return {}
+        leaves = {number: self.arguments.leaves[number] for number in self.arguments.arrays}
+        return {number: jnp.asarray(leaf) for number, leaf in leaves.items() if id(leaf) not in self._data}
 
 
 class Bindings:

@@ -51,6 +51,9 @@ class HeldData:
         array = jnp.asarray(array)
         self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES else array
 
+    def __contains__(self, name: Hashable) -> bool:
+        return name in self._places
+
     def read(self, name: Hashable) -> Array | None:
         """The array of that name, or None. To be called inside the compiled function."""
         place = self._places.get(name)

@@ -75,7 +75,7 @@ class Progress(threading.local):
         self._unseen.append(state)
         while self._unseen and _is_computed(self._unseen[0].divergences):
             seen = self._unseen.popleft()
-            if self.warned or not np.any(seen.divergences):
+            if self.warned or not np.any(np.asarray(seen.divergences)):
                 continue
             first = first_divergence(seen, self._before)
             if first.found:

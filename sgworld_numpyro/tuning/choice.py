@@ -3,8 +3,6 @@
 from dataclasses import replace
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sgworld_numpyro.gradients import ControlVariate, GradientEstimator, Minibatch
@@ -17,6 +15,7 @@ from sgworld_numpyro.tuning.rates import rates_at
 
 DAMPINGS = 0.7, 1.0, 1.4, 2.0  # γ/√λ that are tried
 WORTH = 0.4  # effective draws that a draw should be worth, about
+WORTH_OF_SHORT = 0.7  # the same where a sample is a few steps, which cost less than what a sample costs besides
 LONGEST_SAMPLE = 50  # passes
 # By what control variates must be cheaper where the posterior is no Gaussian around its mode: away from the draws that
 # were looked at their noise grows without bound, that of minibatches does not.
@@ -55,7 +54,7 @@ def choose(plan: Plan, looks: Looks, pilot: Pilot) -> Choice:
     """The cheapest of what the plan leaves open, within its tolerance."""
     preconditioner = _preconditioner(plan, looks, pilot)
     root = np.asarray(_root_of(preconditioner, looks), float)
-    rates = rates_at(looks, pilot.at, pilot.hessians, pilot.mean, root, plan.temperature)
+    rates = rates_at(looks, pilot.at, pilot.hessians, pilot.mean, root, plan.temperature, pilot.narrow)
     slowest = max(float(np.linalg.eigvalsh(root.T @ pilot.hessians.mean(0) @ root)[0]), 1e-6 * float(rates.mean))
     tried = [
         _tried(plan, estimator, damping, rates, slowest, pilot)
@@ -79,13 +78,13 @@ def _preconditioner(plan, looks, pilot):
         return plan.preconditioner
     if isinstance(plan.preconditioner, Diagonal):
         diagonal = 1 / np.maximum(np.diagonal(pilot.hessians.mean(0)), np.finfo(np.float32).tiny)
-        return Diagonal.tree_unflatten(None, (jnp.asarray(diagonal, looks.dtype),))
-    return Dense.from_root(jnp.asarray(pilot.root, looks.dtype))
+        return Diagonal.tree_unflatten(None, (np.asarray(diagonal, looks.dtype),))
+    return Dense.from_root(np.asarray(pilot.root, looks.dtype))
 
 
 def _root_of(preconditioner, looks):
-    dim = looks.dim
-    return jax.vmap(preconditioner.apply_root)(jnp.eye(dim, dtype=looks.dtype)).T
+    """L of M = L Lᵀ."""
+    return np.stack([preconditioner.apply_root(unit) for unit in np.eye(looks.dim, dtype=looks.dtype)], axis=1)
 
 
 def _tried(plan: Plan, estimator, damping, rates: Rates, slowest: float, pilot: Pilot) -> Choice:
@@ -105,7 +104,7 @@ def _tried(plan: Plan, estimator, damping, rates: Rates, slowest: float, pilot: 
     time *= pilot.slowdown
     batches = plan.target.longest_plate.batches
     cost = time / step_size * (2 if anchored else 1) / batches
-    steps = plan.steps or _steps(plan, WORTH * time / step_size, step_size, rates, anchored)
+    steps = plan.steps or _steps(plan, time / step_size, step_size, rates, anchored)
     return Choice(plan.preconditioner, estimator, step_size, friction, steps, bias, shift, cost, {}, rates)
 
 
@@ -117,14 +116,22 @@ def _autocorrelation_time(friction, rate):
     return max(2 * friction / rate, (rate + friction**2) / (friction * rate))
 
 
-def _steps(plan, wanted, step_size, rates, anchored):
-    """Of a sample: any number where passes are long, whole periods where batches of a pass make up for others."""
+def _steps(plan, effective, step_size, rates, anchored):
+    """Of a sample: any number where passes are long, whole periods where batches of a pass make up for others.
+
+    Args:
+        plan: what is open.
+        effective: steps that are worth an effective draw.
+        step_size: h.
+        rates: of the posterior.
+        anchored: whether the estimator is a control variate.
+    """
     one_pass = plan.target.longest_plate.batches
     most = LONGEST_SAMPLE * one_pass
     rate = np.sqrt(rates.fastest) if plan.kinetic else rates.fastest
     free = plan.period == 1 or (anchored and step_size * rate * one_pass > 1)
-    unit = 1 if free else plan.default_steps
-    return int(np.clip(round(wanted / unit), 1, max(1, most // unit))) * unit
+    unit, worth = (1, WORTH_OF_SHORT) if free else (plan.default_steps, WORTH)
+    return int(np.clip(round(worth * effective / unit), 1, max(1, most // unit))) * unit
 
 
 def default_estimators(given: GradientEstimator | None, chooses: bool) -> tuple[GradientEstimator, ...]:

@@ -82,21 +82,28 @@ class Looks:
         piece = self._binding.compiled(name, on_data, self._binding.arguments, once=once and self._once)
         return piece(self._orders, *inputs)
 
-    def _cast(self, array: np.ndarray) -> Array:
+    def _cast(self, array: np.ndarray) -> np.ndarray:
         """To the model's precision; what is beyond it becomes infinite."""
         with np.errstate(over="ignore"):
-            return jnp.asarray(array, self.dtype)
+            return np.asarray(array, self.dtype)
 
-    def initial_positions(self, init_strategy: Callable, keys: Array, given: Any) -> Array:
-        """Where chains of these keys would start, shape (chains, dim).
+    def initial_positions(self, init_strategy: Callable, seed: int, given: Any) -> np.ndarray:
+        """Where chains would start, shape (CHAINS, dim).
 
         Raises:
             ValueError: for data that are not finite, and if no valid initial values were found.
         """
-        begin = partial(initial_state, self._binding.engine, init_strategy, 1.0)
-        state, valid = self._binding.compiled("start", begin, self._binding.arguments, once=self._once)(keys, given)
-        check_initial_state(valid, state.position[0], self._binding)
-        return state.position
+
+        def begin(arguments, seed, given):
+            keys = random.split(random.key(seed), CHAINS)
+            state, valid = initial_state(self._binding.engine, init_strategy, 1.0, arguments, keys, given)
+            return state.position, valid
+
+        start = self._binding.compiled("pilot's start", begin, self._binding.arguments, once=self._once)
+        positions, valid = start(np.int32(seed), given)
+        positions = np.asarray(positions)
+        check_initial_state(valid, positions[0], self._binding)
+        return positions
 
     def descend(self, descents: Descent, first: int, last: int) -> Descent:
         """Several descents, from step ``first`` to before ``last``."""
@@ -220,7 +227,7 @@ class Looks:
         same = engine.subsampling == self._binding.engine.subsampling
 
         def run(arguments, state, root, start, samples):
-            data = self._binding.read(arguments) if same else Data(arguments, {})
+            data = Data(arguments, self._binding.read(self._binding.arguments).reordered if same else {})
             moved = replace(engine, preconditioner=Dense.from_root(root))
             chains = len(state.i)
 

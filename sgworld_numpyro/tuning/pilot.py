@@ -10,10 +10,7 @@ mean Hessian over their draws. Everything here is plain numbers, in double preci
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jaxtyping import Float
 
 from sgworld_numpyro.tuning import flat, warm_start, windows
@@ -76,7 +73,7 @@ class Pilot(NamedTuple):
 
 def explore(
     looks: Looks,
-    starts: Float[Array, "chains dim"],
+    starts: Float[np.ndarray, "chains dim"],
     discretisation: Discretisation,
     budget: float,
     say: Callable[[str], None],
@@ -137,7 +134,8 @@ def _tempered(gaussian, temperature):
 def _descend(looks, starts):
     """Where descents were at each of ``LOOKS``, shape (looks, chains, dim)."""
     steps = warm_start.adam_steps(looks.plate)
-    descents, path, first = jax.vmap(warm_start.Descent.at)(jnp.asarray(starts)), [], 0
+    nothing = np.zeros_like(starts)
+    descents, path, first = warm_start.Descent(starts, starts, nothing, nothing), [], 0
     for part in LOOKS:
         last = max(first + 1, round(part * steps))
         descents = looks.descend(descents, first, last)

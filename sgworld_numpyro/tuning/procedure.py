@@ -102,10 +102,10 @@ def tune(
         tuning_passes=_tuning_passes(estimates, chains, dim, dense),
         steps_per_sample=plan.steps or plan.default_steps,
     )
-    report = Report(*(jnp.asarray(value, best.dtype) for value in report))
+    numbers = jnp.stack([jnp.asarray(value, best.dtype) for value in report])
     learnt = preconditioner if plan.learns_preconditioner else None
     anchor, steps = Anchor(here.position, here.gradient), plan.steps or plan.default_steps
-    return starts, Tuning(learnt, anchor, report, plan.estimators[0], steps), rise
+    return starts, Tuning(learnt, anchor, numbers, plan.estimators[0], steps), rise
 
 
 def _finite_on_minibatches(estimates, positions):

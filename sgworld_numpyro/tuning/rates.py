@@ -6,7 +6,7 @@ from sgworld_numpyro.tuning.curvature import Rates
 from sgworld_numpyro.tuning.looks import Looks
 
 
-def rates_at(looks: Looks, at, hessians, anchor, root, temperature: float) -> Rates:
+def rates_at(looks: Looks, at, hessians, anchor, root, temperature: float, narrow: bool) -> Rates:
     """What decides the bias of chains in a metric, averaged over draws of the posterior.
 
     Args:
@@ -16,6 +16,8 @@ def rates_at(looks: Looks, at, hessians, anchor, root, temperature: float) -> Ra
         anchor: of control variates.
         root: L of M = L Lᵀ.
         temperature: of the draws.
+        narrow: whether the posterior is a Gaussian, whose curvature is the same everywhere: the mean over draws then
+            has less error. Else the largest that was met counts: where a step is too long for it, draws are lost.
     """
     plate = looks.plate
     eigenvalues = np.linalg.eigvalsh(root.T @ hessians @ root)
@@ -36,5 +38,7 @@ def rates_at(looks: Looks, at, hessians, anchor, root, temperature: float) -> Ra
     error = drift.std(0, ddof=1) / np.sqrt(len(drift))
     slope = np.maximum(np.abs(drift.mean(0)) - error, 0) / np.sqrt(np.sum(root**2, axis=1)) * of_rows * per_batch
     mean = np.trace(root.T @ hessians.mean(0) @ root) / len(root)
-    numbers = fastest, mean, largest(gradients), largest(gradients - anchored), hessian_noise, np.max(slope)
+    noises = largest(gradients), largest(gradients - anchored)
+    steepest = fastest if narrow else max(fastest, eigenvalues[:, -1].max())
+    numbers = steepest, mean, *noises, hessian_noise * (steepest / fastest) ** 2, np.max(slope)
     return Rates(*(float(number) for number in numbers))

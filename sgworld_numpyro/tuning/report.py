@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
+from jaxtyping import Float
 from numpyro.infer import MCMC
 
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.gradients import Anchor, GradientEstimator
 from sgworld_numpyro.integrators import KineticState
+from sgworld_numpyro.model.arrays import is_traced
 from sgworld_numpyro.tuning.curvature import Rates
 
 LABELS = {
@@ -170,7 +173,7 @@ def _judged(name, values):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["preconditioner", "anchor", "report"],
+    data_fields=["preconditioner", "anchor", "numbers"],
     meta_fields=["gradient", "steps"],
 )
 @dataclass(frozen=True)
@@ -180,16 +183,22 @@ class Tuning:
     Attributes:
         preconditioner: the learnt one; None if it was given.
         anchor: position and full gradient near the mode, or where the mean of the pilot's draws is.
-        report: scalars; see ``Report``.
+        numbers: of the report, along the last axis: one array, as every array of a state costs time at every sample.
         gradient: the estimator.
         steps: of a sample.
     """
 
     preconditioner: Any
     anchor: Anchor
-    report: Report
+    numbers: Float[Array, "*chains fields"]
     gradient: GradientEstimator
     steps: int
+
+    @property
+    def report(self) -> Report:
+        """What was found and chosen."""
+        numbers = self.numbers if is_traced(self.numbers) else np.asarray(self.numbers)
+        return Report(*(numbers[..., field] for field in range(len(Report._fields))))
 
 
 def tuning_report(mcmc: MCMC) -> Report:
@@ -212,7 +221,7 @@ def tuning_report(mcmc: MCMC) -> Report:
     if not isinstance(state, SGState):
         raise TypeError(f"this is a run of {type(mcmc.sampler).__name__}, which is no kernel of this package.")
     if state.tuning is not None:
-        return Report(*(value[()] for value in jax.device_get(state.tuning.report)))
+        return Report(*(value[()] for value in state.tuning.report))
     found: dict[str, Any] = dict.fromkeys(Report._fields, np.nan) | {"step_size": np.asarray(state.step_size)[()]}
     if isinstance(state.integrator_state, KineticState):
         found["friction"] = np.asarray(state.integrator_state.friction)[()]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, random
+from jax import Array
 from jaxtyping import Float
 
 from sgworld_numpyro.chain.binding import Binding
@@ -31,7 +31,7 @@ class Learnt(NamedTuple):
     """
 
     tuning: Tuning
-    pool: Float[Array, "draws dim"]
+    pool: Float[np.ndarray, "draws dim"]
     rise: Rise
 
 
@@ -74,26 +74,26 @@ def _digest(given):
 def _learn(plan, binding, init_strategy, given, num_warmup, check, say):
     looks = Looks(binding, SEED)
     given = {name: _of_chains(values) for name, values in given.items()} if given else None
-    starts = looks.initial_positions(init_strategy, random.split(random.key(SEED), CHAINS), given)
+    starts = looks.initial_positions(init_strategy, SEED, given)
     check(starts[0])
     found = pilot.explore(looks, starts, plan.window_law, max(pilot.BUDGET, num_warmup), say)
     say("choosing the step")
     there_is_one = found.finite and found.rise.nats >= flat.RISE
     chosen = choice.choose(plan, looks, found) if there_is_one else choice.nothing(plan)
-    anchor = Anchor(*(jnp.asarray(x, looks.dtype) for x in (found.mean, looks.gradient(found.mean))))
+    anchor = Anchor(*(jnp.asarray(np.asarray(x, looks.dtype)) for x in (found.mean, looks.gradient(found.mean))))
     preconditioner = chosen.preconditioner if plan.learns_preconditioner else None
-    report = _report(plan, found, chosen, looks)
-    tuning = Tuning(preconditioner, anchor, report, chosen.gradient, chosen.steps)
-    return Learnt(tuning, jnp.asarray(found.draws, looks.dtype), found.rise)
+    numbers = _numbers(plan, found, chosen, looks)
+    tuning = Tuning(preconditioner, anchor, numbers, chosen.gradient, chosen.steps)
+    return Learnt(tuning, np.asarray(found.draws, looks.dtype), found.rise)
 
 
 def _of_chains(values):
     """As many as there are pilot chains, of the given ones, in their order."""
     values = np.asarray(values)
-    return jnp.asarray(values[np.arange(CHAINS) % len(values)])
+    return values[np.arange(CHAINS) % len(values)]
 
 
-def _report(plan, found, chosen, looks):
+def _numbers(plan, found, chosen, looks):
     costs = {}
     if len(chosen.costs) > 1:
         costs = {"minibatch_cost": chosen.costs["Minibatch"], "control_variate_cost": chosen.costs["ControlVariate"]}
@@ -118,4 +118,4 @@ def _report(plan, found, chosen, looks):
         window_passes=found.window_passes,
     )
     with np.errstate(over="ignore"):
-        return Report(*(jnp.asarray(value, looks.dtype) for value in report))
+        return np.array(report, looks.dtype)

@@ -89,7 +89,7 @@ def move(
         mean = last.settled.mean((0, 1))
         if not np.isfinite(hessians).all():
             return _ran_off(found, spent)
-        rates = rates_at(looks, at, hessians, mean, root, discretisation.temperature)
+        rates = rates_at(looks, at, hessians, mean, root, discretisation.temperature, narrow=False)
         if not (rates.fastest > 0 and rates.mean > 0):
             return _ran_off(found, spent)
         chosen = float(discretisation.choose(friction, rates)) / smaller
