@@ -120,8 +120,9 @@ class Looks:
         for start in range(0, len(others), POINTS - 1):
             some = np.concatenate([first, others[start : start + POINTS - 1]])
             padded = np.concatenate([some, np.repeat(first, POINTS - len(some), axis=0)])
-            self.passes += POINTS * ENERGY
-            energies = self._look("heights", _heights, self._cast(padded))
+            self.passes += len(some) * ENERGY
+            inputs = self._cast(padded), np.int32(len(some))
+            energies = self._look("heights", warm_start.above_the_first, *inputs)
             found.append(np.asarray(energies, float)[1 : len(some)])
         heights = np.concatenate(found)
         return np.where(np.isnan(heights), np.inf, heights)
@@ -257,10 +258,6 @@ class Looks:
 def reshuffles(scheme: SubsamplingScheme) -> bool:
     """Whether it is one of the package's schemes whose batches make up for another's noise."""
     return knows_scheme(scheme) and scheme.redraws != "step"
-
-
-def _heights(estimates, points):
-    return warm_start.above_the_first(estimates, points, POINTS)
 
 
 def _hessian_groups(dim, target):

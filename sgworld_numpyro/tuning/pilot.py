@@ -20,6 +20,7 @@ from sgworld_numpyro.tuning.looks import CHAINS, DRAWS, POOL, Looks
 from sgworld_numpyro.tuning.step_size import Discretisation
 
 LOOKS = 0.01, 0.02, 0.035, 0.055, 0.08, 0.12, 0.18, 0.27, 0.4, 0.55, 0.75, 1.0  # parts of a descent
+NEARER = 0.25  # of the squared distance from the mode, that a whole Newton step leaves of it near enough to the mode
 NARROW = 1.0  # nats that the energies of a Gaussian's draws may scatter by around those that it expects
 PAIRS = 8  # of draws of that Gaussian, opposite to each other
 ELBO_DRAWS = 32
@@ -99,10 +100,12 @@ def explore(
     lowest = int(np.argmin(heights))
     stray = ~(heights - heights[lowest] <= 2 * dim + 20)
     say("looking for the mode")
-    mode, distance, rise, hessians = _approach(looks, ends[lowest])
+    mode, distance, gradient, hessians = _approach(looks, ends[lowest])
+    rise = least_rise(looks, mode, gradient)
+    mode = _at_its_mode(mode, distance, gradient)
     plate = looks.plate
     passes = CHAINS * warm_start.adam_steps(plate) * plate.batch_size / plate.size
-    modes = _other_modes(looks, mode, ends, heights, stray)
+    modes = _other_modes(looks, mode, ends[~stray])
     found = Pilot(
         draws=_tempered(mode, temperature).draws(rng, POOL),
         mean=mode.mean,
@@ -145,39 +148,47 @@ def _descend(looks, starts):
 
 
 def _approach(looks, position):
-    """The Gaussian at the mode by Newton's method, how near that is, the least rise from there, and Hessians."""
+    """The Gaussian where Newton's method leads, how near the mode that is, gradient and Hessians there."""
+    gradient = looks.gradient(position)
     for step in range(warm_start.NEWTON_STEPS + 1):
-        gradient = looks.gradient(position)
         hessians = looks.hessians(np.broadcast_to(position, (DRAWS, len(position))), step)
         if not (np.isfinite(gradient).all() and np.isfinite(hessians).all()):
             gradient, hessians = np.zeros_like(position), np.broadcast_to(np.eye(len(position)), hessians.shape)
-            mode, distance = Gaussian(position, np.eye(len(position)), False), np.inf
-            break
+            return Gaussian(position, np.eye(len(position)), False), np.inf, gradient, hessians
         root, curved = root_of_inverse(hessians.mean(0), FLOOR["mode"])
         distance = float(np.mean((root.T @ gradient) ** 2))
-        mode = Gaussian(position, root, curved)
         if distance <= warm_start.NEAR or step == warm_start.NEWTON_STEPS:
             break
-        fractions = warm_start.FRACTIONS[:-1, None]
-        trials = position - fractions * (root @ (root.T @ gradient))
+        whole = position - root @ (root.T @ gradient)
+        onward = looks.gradient(whole)
+        if curved and np.mean((root.T @ onward) ** 2) < NEARER * distance:  # as of a quadratic: no need of energies
+            position, gradient = whole, onward
+            continue
+        trials = position - warm_start.FRACTIONS[:-1, None] * (position - whole)
         heights = looks.heights(np.concatenate([position[None], trials]))
         if heights.argmin() == 0:
             break
         position = trials[heights.argmin() - 1]
-    rise = least_rise(looks, mode, gradient)
-    if np.isfinite(distance) and distance <= 1:
-        mode = mode._replace(mean=mode.mean - mode.root @ (mode.root.T @ gradient))
-    return mode, distance, rise, hessians
+        gradient = looks.gradient(position)
+    return Gaussian(position, root, curved), distance, gradient, hessians
 
 
-def _other_modes(looks, mode, ends, heights, stray):
+def _at_its_mode(gaussian, distance, gradient):
+    """A Gaussian moved by the rest of a Newton step, if it is that near."""
+    near = np.isfinite(distance) and distance <= 1
+    return gaussian._replace(mean=gaussian.mean - gaussian.root @ (gaussian.root.T @ gradient)) if near else gaussian
+
+
+def _other_modes(looks, mode, ends):
     """Modes other than the lowest, as low as it, that descents ended near: they are where Newton's method leads."""
     found: list[Gaussian] = []
-    for end in ends[~stray]:
+    heights = looks.heights(np.concatenate([mode.mean[None], ends]))[1:]
+    for end, height in zip(ends, heights, strict=True):
         expected = 0.5 * np.sum(np.linalg.solve(mode.root, end - mode.mean) ** 2)
-        if expected <= FARTHER * (np.ptp(heights[~stray]) + len(end) + 10):
+        if expected <= FARTHER * (max(height, 0.0) + len(end) + 10):
             continue
-        other, distance, *_ = _approach(looks, end)
+        other, distance, gradient, _ = _approach(looks, end)
+        other = _at_its_mode(other, distance, gradient)
         away = min((_away(one, other) for one in (mode, *found)), default=np.inf)
         if other.curved and distance <= 1 and away > FARTHER * len(end):
             found.append(other)
