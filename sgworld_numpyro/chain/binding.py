@@ -166,7 +166,8 @@ class Binding:
         if not self.engine.target.abstract:
             return {}
         leaves = {number: self.arguments.leaves[number] for number in self.arguments.arrays}
-        return {number: jnp.asarray(leaf) for number, leaf in leaves.items() if id(leaf) not in self._data}
+        with jax.ensure_compile_time_eval():  # in a trace, what is kept must have values all the same
+            return {number: jnp.asarray(leaf) for number, leaf in leaves.items() if id(leaf) not in self._data}
 
 
 class Bindings:
