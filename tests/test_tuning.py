@@ -293,6 +293,31 @@ def test_rates_are_those_of_the_rows(kind):
         np.testing.assert_allclose(np.asarray(learnt.diagonal) * np.diag(problem.exact.hessian), 1, rtol=0.1)
 
 
+@pytest.mark.parametrize("plates", [1, 2])
+def test_half_of_few_rows_scatter_little(plates):
+    """Sixty rows in batches of thirty: what is left of their scatter is half of what independent rows would have."""
+    rows, batch_size, rng = 60, 30, np.random.default_rng(6)
+    x = rng.uniform(0.5, 1.5, size=(plates, rows)).astype(np.float32)
+    y = (x + rng.normal(size=x.shape)).astype(np.float32)
+
+    def model(x, y):
+        slopes = numpyro.sample("slopes", dist.Normal(0, 1).expand([plates]).to_event(1))
+        for number in range(plates):
+            with numpyro.plate(f"rows{number}", rows, subsample_size=batch_size) as taken:
+                numpyro.sample(f"y{number}", dist.Normal(slopes[number] * x[number][taken], 1), obs=y[number][taken])
+
+    state = SGWORLD(model).init(jax.random.key(0), 10, None, (jnp.asarray(x), jnp.asarray(y)), {})
+    x, y = x.astype(float), y.astype(float)
+    curvature = (x**2).sum(1) + 1
+    residuals = y - x * ((x * y).sum(1) / curvature)[:, None]
+    gradients, hessians = (x * residuals).var(1) * rows / curvature, (x**2).var(1) * rows**2 / curvature**2
+    left = (rows - batch_size) / (rows - 1) / batch_size
+    report = state.tuning.report
+    # single rows at eight draws, or sixteen pairs of halves of the rows at each
+    assert 0.75 * gradients.max() < report.gradient_noise < 1.35 * gradients.max()
+    assert 0.75 * hessians.max() * left < report.hessian_noise < 1.35 * hessians.max() * left
+
+
 def test_the_cost_in_passes_does_not_grow_with_the_data():
     """What is looked at of many rows are groups; a descent's steps, and Hessians of few rows, are a fixed number."""
     few, many = (report_of(misspecified_regression(100, rows=rows))[0].report for rows in (2_000, 200_000))

@@ -37,6 +37,7 @@ HESSIAN_PASSES = 1.25  # over the data, in Hessian-vector products, that a mean 
 HESSIAN_ROWS = 4_000_000  # or as many rows times columns, if that is more: a fraction of a second
 GROUPS_PER_DIMENSION = 20  # of rows, whose gradients' covariance is then known to some 20 %
 MIN_GROUPS = 1024
+FEWEST_GROUPS = 32  # at a draw, where groups must be whole minibatches of several plates
 GROUP = 256  # rows at most, of a Hessian's groups
 ENERGY = 1 / 3  # of the cost of a gradient
 CHAINS = 4  # of the pilot
@@ -164,14 +165,16 @@ class Looks:
             root: L of the metric, with √T.
 
         Returns:
-            Gradients of groups (DRAWS, groups, dim), the same at the anchor, random directions L z_b of one sd, their
-            images H_b L z_b, and the mean of H_b M δg_b at each draw (DRAWS, dim), T included.
+            Gradients of groups (DRAWS, partitions, groups, dim), the same at the anchor, random directions L z_b of one
+            sd, their images H_b L z_b, and the mean of H_b M δg_b at each draw (DRAWS, dim), T included.
         """
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], (DRAWS, self._scatter_groups[1], self.dim))
+        rows = self._rows_that_scatter()
+        groups = rows[self.plate.name].shape[:3]
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (*groups, self.dim))
         directions = signs @ root.T
         inputs = [self._cast(array) for array in (positions, anchor, root, directions)]
         self.passes += 6
-        found = self._look("scatter", partial(_scatter, self.group_size), *inputs, once=True)
+        found = self._look("scatter", _scatter, rows, *inputs, once=True)
         gradients, anchored, images, drifts = (np.asarray(array, float) for array in found)
         return gradients, anchored, directions, images, drifts
 
@@ -190,11 +193,34 @@ class Looks:
 
     @property
     def _scatter_groups(self):
-        """Rows of a group, and groups at each draw."""
+        """Rows of a group, groups in a partition or a part of it, and how many of those there are at each draw."""
         wanted = max(MIN_GROUPS, GROUPS_PER_DIMENSION * self.dim)
-        several = len(self._target.plates) > 1
-        size = self.plate.batch_size if several else min(self.plate.batch_size, -(-self.plate.size // wanted))
-        return size, max(2, min(wanted, self.plate.size // size) // DRAWS)
+        if len(self._target.plates) == 1:
+            size = min(self.plate.batch_size, -(-self.plate.size // wanted))
+            return size, max(2, min(wanted, self.plate.size // size) // DRAWS), 1
+        size = self.plate.batch_size
+        count = max(2, min(wanted // DRAWS, self.plate.size // size))
+        affordable = HESSIAN_ROWS // (self.dim * DRAWS * count * size)
+        return size, count, int(np.clip(FEWEST_GROUPS // count, 1, max(1, affordable)))
+
+    def _rows_that_scatter(self):
+        """Of each plate, rows of groups, shape (DRAWS, partitions, groups, rows).
+
+        Groups of a partition have none in common; nor have those of different draws, if there are enough.
+        """
+        size, count, partitions = self._scatter_groups
+        rng, found = np.random.default_rng(1), {}
+        for plate in self._target.plates:
+            each = plate.batch_size if len(self._target.plates) > 1 else size
+            order, there_are = self._orders[plate.name], plate.size // each
+            if partitions == 1 and there_are >= DRAWS * count:
+                found[plate.name] = order[: DRAWS * count * each].reshape(DRAWS, 1, count, each)
+                continue
+            numbers = np.arange(count) % there_are
+            orders = [rng.permutation(order)[: there_are * each] for _ in range(DRAWS * partitions)]
+            groups = np.stack([order.reshape(-1, each)[numbers] for order in orders])
+            found[plate.name] = groups.reshape(DRAWS, partitions, count, each)
+        return found
 
     def window_engine(self, temperature: float) -> Engine:
         """What moves the pilot chains: BAOAB on reshuffled minibatches, a pass a sample."""
@@ -286,13 +312,13 @@ def _hessians(estimates, positions, number):
     return lax.map(of, (positions, jnp.arange(DRAWS, dtype=jnp.int32)))
 
 
-def _scatter(size, estimates, positions, anchor, root, directions):
-    count, dim = directions.shape[1:]
-    together = block_length(size, 4 * dim, positions.dtype)
+def _scatter(estimates, rows, positions, anchor, root, directions):
+    partitions, count, dim = directions.shape[1:]
+    together = block_length(rows[estimates.plate.name].shape[3], 4 * dim, positions.dtype)
 
     def of(draw):
-        position, directions, n = draw
-        rows = estimates.groups(n * count + jnp.arange(count, dtype=jnp.int32), size)
+        position, directions, rows = draw
+        directions, rows = jax.tree.map(lambda leaf: leaf.reshape(partitions * count, -1), (directions, rows))
 
         def first(look):
             rows, direction = look
@@ -300,17 +326,19 @@ def _scatter(size, estimates, positions, anchor, root, directions):
             gradient, image = jax.jvp(jax.grad(energy), (position,), (direction,))
             return gradient, jax.grad(energy)(anchor), image
 
-        here, there, images = lax.map(first, (rows, directions), batch_size=together)
-        turned = (here - here.mean(0)) @ root @ root.T
+        here, there, images = (
+            leaf.reshape(partitions, count, dim) for leaf in lax.map(first, (rows, directions), batch_size=together)
+        )
+        turned = (here - here.mean(1, keepdims=True)) @ root @ root.T
 
         def second(look):
             rows, direction = look
             return product(partial(estimates.energy, rows=rows), position, direction)
 
-        drift = lax.map(second, (rows, turned), batch_size=together).mean(0) * (count / (count - 1))
-        return here, there, images, drift
+        drifts = lax.map(second, (rows, turned.reshape(directions.shape)), batch_size=together)
+        return here, there, images, drifts.mean(0) * (count / (count - 1))
 
-    return lax.map(of, (positions, directions, jnp.arange(len(positions), dtype=jnp.int32)))
+    return lax.map(of, (positions, directions, rows))
 
 
 def _chains_at(engine, arguments: Arguments, positions: Float[Array, "chains dim"], key, numbers):
