@@ -293,6 +293,22 @@ def test_rates_are_those_of_the_rows(kind):
         np.testing.assert_allclose(np.asarray(learnt.diagonal) * np.diag(problem.exact.hessian), 1, rtol=0.1)
 
 
+def test_friction_is_what_costs_least():
+    """Of damped oscillations: integrals of the autocorrelation of x and of its square, doubled, by the step allowed."""
+    problem = misspecified_regression(6, rows=3000)
+    found, state = report_of(problem, gradient=Minibatch())
+    report = found.report
+    assert state.integrator_state.friction == report.friction
+    law = discretisation(RandomReshuffle(), BAOAB(), num_rows=3000, batch_size=6)
+
+    def cost(friction):
+        rate, step = float(report.mean_rate), float(law.choose(friction, report.rates))
+        return max(2 * friction / rate, (rate + friction**2) / (friction * rate)) / step
+
+    friction = float(report.friction)
+    assert cost(friction) < 1.02 * min(cost(friction * factor) for factor in (0.5, 0.7, 1.4, 2.0))
+
+
 @pytest.mark.parametrize("plates", [1, 2])
 def test_half_of_few_rows_scatter_little(plates):
     """Sixty rows in batches of thirty: what is left of their scatter is half of what independent rows would have."""
@@ -512,7 +528,9 @@ def test_a_flat_coordinate_among_more_than_a_thousand(prior):
         with pytest.raises(TuningError, match=r"no normalisation.*along w\[7\] "):
             kernel.init(jax.random.key(0), 1, None, (x, y), {})
     else:
-        assert np.isfinite(kernel.init(jax.random.key(0), 1, None, (x, y), {}).step_size)
+        state = kernel.init(jax.random.key(0), 1, None, (x, y), {})
+        assert np.isfinite(state.step_size)
+        assert state.integrator_state.friction == pytest.approx(2 * np.sqrt(state.tuning.report.mean_rate), rel=1e-5)
 
 
 # --- What the refusals advise ---
