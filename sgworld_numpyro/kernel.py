@@ -40,10 +40,12 @@ from sgworld_numpyro.model.target import Target, inspect_model
 from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity, Preconditioner
 from sgworld_numpyro.schedules import Schedule
 from sgworld_numpyro.subsampling import FullBatch, RandomReshuffle, SubsamplingScheme, WithReplacement
+from sgworld_numpyro.tuning.batch_size import Better, better_batch_size
 from sgworld_numpyro.tuning.curvature import MAX_DENSE
 from sgworld_numpyro.tuning.staged import learn
 from sgworld_numpyro.tuning.tuned_start import (
     check_tuning,
+    law_of,
     may_be_staged,
     plan_of,
     start_at_pilot,
@@ -310,6 +312,21 @@ class StochasticGradientKernel(MCMCKernel):
                 "settings knows N and B once the kernel is initialised: run it first, or give model_args."
             )
         return Settings.of(engine, self._step_size, self._bias_tolerance, state)
+
+    def better_batch_size(self, state: SGState) -> Better | None:
+        """With which an effective draw of a run would cost less, if its tuning tells, and it is worth while.
+
+        Args:
+            state: of a run of this kernel; of chains that were tuned each for itself nothing is said.
+        """
+        binding = self._bindings.current
+        if binding is None or state.tuning is None or state.tuning.numbers.ndim > 1:
+            return None
+        plan = plan_of(binding.engine, self._step_size, self._bias_tolerance, self._gradient, self._steps_per_sample)
+        law, report = None if plan is None else law_of(plan, state.tuning), state.tuning.report
+        if law is None or not np.isfinite(report.fastest_rate):
+            return None
+        return better_batch_size(law, float(report.friction), report.rates, binding.engine.target.dim)
 
     def complaints(self, mcmc: MCMC) -> list[str]:
         """What the draws of a run of this kernel say against it, as its ``ConvergenceWarning`` did; nothing is good.

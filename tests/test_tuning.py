@@ -41,6 +41,7 @@ from sgworld_numpyro import (
 from sgworld_numpyro.linear_gaussian import control_variate, gaussian_mean, linear_regression, stationary_moments
 from sgworld_numpyro.model.target import Target
 from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity
+from sgworld_numpyro.tuning.batch_size import better_batch_size
 from sgworld_numpyro.tuning.curvature import Rates
 from sgworld_numpyro.tuning.flat import Rise
 from sgworld_numpyro.tuning.plan import Plan
@@ -211,6 +212,22 @@ def test_what_lowers_the_step():
         discretisation(RandomReshuffle(), LeimkuhlerMatthews()).choose(2.0, rates(slope=100.0)),
     ):
         assert less < 0.99 * free
+
+
+def test_a_better_batch_size():
+    """With control variates noise falls as 1/B: larger batches until the step is as long as it may be, none beyond."""
+
+    def better(batch_size):
+        law = discretisation(
+            RandomReshuffle(), BAOAB(), num_rows=100_000, batch_size=batch_size, at_ends=False, minibatch_noise=False
+        )
+        found = rates(anchored_noise=0.025 / 100, hessian_noise=25 / batch_size)
+        return better_batch_size(law, 1.0, found, 20)
+
+    assert better(100).batch_size > 100
+    assert better(100).gain > 1.3
+    assert better(better(100).batch_size) is None
+    assert better(20_000).batch_size < 20_000
 
 
 def test_full_batches_are_limited_by_the_integrator_alone():

@@ -36,6 +36,8 @@ LABELS = {
     "pilot_r_hat": "R-hat of the pilot chains",
     "pilot_temperature": "temperature of the pilot chains' worst coordinate",
     "pilot_temperature_error": "  standard error",
+    "better_batch_size": "batch size with which an effective draw would cost less, its steps counted",
+    "gain": "  by a factor of",
     "warm_start_passes": "warm start, in passes over the data",
     "window_passes": "windows of pilot chains, in passes over the data",
     "tuning_passes": "tuning after it, in passes over the data",
@@ -87,6 +89,8 @@ class Report(NamedTuple):
     - **pilot_r_hat** - of the last window of pilot chains; NaN if none had to run.
     - **pilot_temperature** - of their worst coordinate, by E[θ_j ∂_jU] = T, and **pilot_temperature_error**; likewise.
     - **window_passes** - that the pilot chains took together.
+    - **better_batch_size** - with which an effective draw would cost less, and **gain** - by what factor; NaN if the
+      batch size is as good as any, and in a state: ``tuning_report`` looks for it.
     """
 
     step_size: Any
@@ -113,6 +117,8 @@ class Report(NamedTuple):
     pilot_temperature: Any = np.nan
     pilot_temperature_error: Any = np.nan
     window_passes: Any = np.nan
+    better_batch_size: Any = np.nan
+    gain: Any = np.nan
 
     @property
     def tuned(self) -> bool:
@@ -221,7 +227,9 @@ def tuning_report(mcmc: MCMC) -> Report:
     if not isinstance(state, SGState):
         raise TypeError(f"this is a run of {type(mcmc.sampler).__name__}, which is no kernel of this package.")
     if state.tuning is not None:
-        return Report(*(value[()] for value in state.tuning.report))
+        report = Report(*(value[()] for value in state.tuning.report))
+        better = mcmc.sampler.better_batch_size(state)
+        return report if better is None else report._replace(better_batch_size=better.batch_size, gain=better.gain)
     found: dict[str, Any] = dict.fromkeys(Report._fields, np.nan) | {"step_size": np.asarray(state.step_size)[()]}
     if isinstance(state.integrator_state, KineticState):
         found["friction"] = np.asarray(state.integrator_state.friction)[()]
