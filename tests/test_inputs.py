@@ -81,17 +81,17 @@ def test_draws_beyond_the_memory_are_told_before_the_tuning(num_chains, thinning
     monkeypatch.setattr("sgworld_numpyro.kernel.learn", None)  # the run must not come to it
     mcmc = make(SGWORLD(linear), 10**6, num_chains=num_chains, thinning=thinning)
     wanted = 2 * 9 * 10**6 // thinning * num_chains
-    monkeypatch.setattr(caller, "_memory", lambda: wanted - 1)
+    monkeypatch.setattr(caller, "memory", lambda: wanted - 1)
     with pytest.raises(ValueError, match=r"num_samples=1000000 wants .* MiB of memory") as told:
         mcmc.run(KEY, X, Y)
     assert all(remedy in str(told.value) for remedy in ("thinning=", "keep=", "average=", "num_samples="))
-    monkeypatch.setattr(caller, "_memory", lambda: wanted)
+    monkeypatch.setattr(caller, "memory", lambda: wanted)
     with pytest.raises(TypeError):  # as its tuning is None
         mcmc.run(KEY, X, Y)
 
 
 def test_draws_beyond_the_memory_are_told_of_what_is_kept_and_of_extra_fields(monkeypatch):
-    monkeypatch.setattr(caller, "_memory", lambda: 10**6)
+    monkeypatch.setattr(caller, "memory", lambda: 10**6)
     large = SGWORLD(linear, 1e-3, keep=lambda sites: {"copies": jnp.resize(sites["w"], 1000)})
     with pytest.raises(ValueError, match=r"wants 76\.3 MiB"):
         make(large, 10**4).run(KEY, X, Y)
