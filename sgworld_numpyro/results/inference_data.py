@@ -77,7 +77,7 @@ def to_inference_data(
             )
         groups = stored_groups(StoredRun(mcmc), _with_dots(coords or {}), _with_dots(dims or {}))
         if hasattr(az, "InferenceData"):
-            return az.InferenceData(attrs=None, **groups)
+            return az.InferenceData(posterior=groups["posterior"], sample_stats=groups["sample_stats"])
         return xr.DataTree.from_dict(groups)
     if mcmc.last_state is None:
         raise ValueError("mcmc has no draws yet: call mcmc.run(key, ...) first.")

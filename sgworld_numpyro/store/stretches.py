@@ -131,8 +131,8 @@ def write_stretch(
     except OSError as error:
         raise OSError(
             error.errno,
-            f"stretch {number} could not be written to {path} ({error.strerror or error}). The {before} draws before it "
-            "are safe there: make room, or mend what is wrong, and call again",
+            f"stretch {number} could not be written to {path} ({error.strerror or error}). The {before} draws of each "
+            "chain before it are safe there: make room, or mend what is wrong, and call again",
         ) from error
     (path / f"state-{number - STATES:05}.npz").unlink(missing_ok=True)
     return stretch

@@ -59,10 +59,10 @@ def unpack(packed: Packed, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def _pack(node, name, arrays):
+    if isinstance(node, jax.Array) and jax.dtypes.issubdtype(node.dtype, jax.dtypes.prng_key):
+        arrays[name] = np.asarray(jax.random.key_data(node))
+        return {"array": name, "key": str(jax.random.key_impl(node))}
     if isinstance(node, jax.Array | np.ndarray | np.generic):
-        if jax.dtypes.issubdtype(node.dtype, jax.dtypes.prng_key):
-            arrays[name] = np.asarray(jax.random.key_data(node))
-            return {"array": name, "key": str(jax.random.key_impl(node))}
         arrays[name] = np.asarray(node)
         if arrays[name].dtype.kind not in "biufc":
             raise TypeError(f"{name} is of {node.dtype}, which an npz file does not hold.")
