@@ -21,7 +21,7 @@ from sgworld_numpyro.chain import caller
 from sgworld_numpyro.chain.binding import Binding, Bindings, one_thread_at_a_time
 from sgworld_numpyro.chain.consistency import DoesNotRunOnAllRows, check_minibatches
 from sgworld_numpyro.chain.convergence import complaints, draws_of, warn_of_convergence
-from sgworld_numpyro.chain.divergence import Divergence, first_divergence, report
+from sgworld_numpyro.chain.divergence import Divergence, first_divergence, is_lost, report
 from sgworld_numpyro.chain.engine import Engine, steps_per_pass
 from sgworld_numpyro.chain.kept import Keeping
 from sgworld_numpyro.chain.progress import Progress
@@ -545,8 +545,12 @@ class StochasticGradientKernel(MCMCKernel):
         warn_of_convergence(self.complaints(mcmc))
 
     def _report(self, engine, old, new, i, arguments):
-        newly = jnp.ravel(new.diverging & ~old.diverging)
-        first = Divergence(newly.any(), jnp.argmax(newly), i)
+        newly = is_lost(new) & ~is_lost(
+            old
+        )  # where nothing will be said at the end, only of those that do not come back
+        chain = jnp.argmax(newly)
+        times = jnp.ravel(new.divergences)[chain]
+        first = Divergence(newly.any(), chain, i + 1 - times, times, True)
 
         def details():
             position = old.position.reshape(-1, engine.target.dim)[first.chain]
