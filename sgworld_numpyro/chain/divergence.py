@@ -14,7 +14,7 @@ from sgworld_numpyro.model.arrays import is_traced
 
 
 class DivergenceWarning(UserWarning):
-    """A chain left for infinity, where all its draws are NaN, or was for some samples where there is no finite energy."""
+    """A chain left for infinity, where all its draws are NaN, or was where there is no finite energy and came back."""
 
 
 class Divergence(NamedTuple):
