@@ -87,7 +87,7 @@ def read_arrays(path: Path, names: Iterator[str] | list[str] | None = None) -> d
         DamagedRunError: if one cannot be read, or is not what was written.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in (archive.files if names is None else names)}
     except FileNotFoundError:
         raise DamagedRunError(f"{path} is missing.") from None
