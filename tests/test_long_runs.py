@@ -104,9 +104,10 @@ def test_draws_are_those_of_the_uninterrupted_run(name, tmp_path):
 
 def test_what_was_tuned_is_restored(tmp_path, monkeypatch, capsys):
     """And with a progress bar, whose text says where the run goes on."""
-    straight = make(SGWORLD(linear), 12, num_warmup=2, num_chains=2)
+    tuned = SGWORLD(linear)  # once, for the data at hand
+    straight = make(tuned, 12, num_warmup=2, num_chains=2)
     straight.run(KEY, X, Y)
-    long_run(make(SGWORLD(linear), 4, num_warmup=2, num_chains=2), KEY, X, Y, path=tmp_path)
+    long_run(make(tuned, 4, num_warmup=2, num_chains=2), KEY, X, Y, path=tmp_path)
 
     def tune_again(*_):
         raise AssertionError("it was tuned a second time")
@@ -206,11 +207,12 @@ from tests.runs import make
 
 path, samples, method = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 sampling.BLOCK_SECONDS = 0.01
-take, taken = Blocks.__call__, open(path + ".taken", "a", buffering=1)
+take = Blocks.__call__
 
 def block(self, state, samples):
     found = take(self, state, samples)
-    print(int(np.max(found[0].i)), file=taken)
+    with open(path + ".taken", "a") as taken:
+        print(int(np.max(found[0].i)), file=taken)
     return found
 
 Blocks.__call__ = block
@@ -251,7 +253,7 @@ def test_a_run_that_is_killed_again_and_again(kills, samples, method, tmp_path):
         time.sleep(rng.uniform(0, 0.2))
         worker.kill()
         _, said = worker.communicate()
-        assert b"Error" not in said
+        assert worker.returncode in (0, -signal.SIGKILL), said
         found = StoredRun(run)
         stretches = found.stretches[-1].number
         if (tmp_path / "run.taken").exists():
