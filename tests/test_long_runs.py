@@ -228,7 +228,7 @@ np.save(path + ".npy", mcmc.get_samples(group_by_chain=True)["mu"])
 
 @pytest.mark.parametrize(
     ("kills", "samples", "method"),
-    [(3, 1500, "parallel"), pytest.param(50, 20000, "vectorized", marks=pytest.mark.slow)],
+    [(3, 1500, "vectorized"), pytest.param(50, 20000, "parallel", marks=pytest.mark.slow)],
 )
 def test_a_run_that_is_killed_again_and_again(kills, samples, method, tmp_path):
     """At most the stretch under way is lost, and not a bit is another."""

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,8 @@ from sgworld_numpyro.model.stack import locals_of
 
 # NumPyro and SGState count samples in 32 bits.
 MAX_SAMPLES = 2**31 - 1
+# What a container may use, where Linux says so.
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 # NumPyro makes the array of draws as the product of two arrays, and stacks those of several chains.
 COPIES = 2
 
@@ -322,9 +325,17 @@ def memory() -> int | None:
     if jax.default_backend() != "cpu":
         return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on Windows
         return None
+    return min([machine, *(int(limit) for limit in map(_text_of, LIMITS) if limit.isdigit())])
+
+
+def _text_of(path):
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
 
 
 def readable(size: float) -> str:
