@@ -21,7 +21,7 @@ from sgworld_numpyro.model.requirements import ModelError
 from sgworld_numpyro.results.inference_data import to_inference_data
 from sgworld_numpyro.results.predictions import Average, averages, predictor
 from sgworld_numpyro.results.versions import __version__
-from sgworld_numpyro.runs.long_run import long_run
+from sgworld_numpyro.runs.driver import long_run
 from sgworld_numpyro.runs.outlook import Outlook, run_outlook
 from sgworld_numpyro.schedules import WellingTeh
 from sgworld_numpyro.store.files import DamagedRunError

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from numpyro.infer import NUTS
+from sgworld_numpyro.runs.block_sampler import BlockSampler
 
 from sgworld_numpyro import (
     SGLD,
@@ -36,7 +37,6 @@ from sgworld_numpyro.chain import caller
 from sgworld_numpyro.preconditioners import Dense
 from sgworld_numpyro.runs import __main__ as command
 from sgworld_numpyro.runs import sampling
-from sgworld_numpyro.runs.blocks import Blocks
 from sgworld_numpyro.runs.length import Length
 from sgworld_numpyro.store import files, stored_run
 from sgworld_numpyro.store.stretches import newest_intact, read_about
@@ -163,7 +163,7 @@ again = partial(long_run, every=4, extra_fields=("potential_energy", "position")
 
 def press_ctrl_c(monkeypatch, calls):
     """At some calls of a block."""
-    number, take = [0], Blocks.__call__
+    number, take = [0], BlockSampler.__call__
 
     def block(self, state, samples):
         number[0] += 1
@@ -171,7 +171,7 @@ def press_ctrl_c(monkeypatch, calls):
             signal.raise_signal(signal.SIGINT)
         return take(self, state, samples)
 
-    monkeypatch.setattr(Blocks, "__call__", block)
+    monkeypatch.setattr(BlockSampler, "__call__", block)
 
 
 def test_ctrl_c_gives_what_was_drawn_and_the_same_call_goes_on(finished, tmp_path, monkeypatch):
@@ -201,13 +201,13 @@ import jax
 import numpy as np
 from sgworld_numpyro import SGLD, long_run
 from sgworld_numpyro.runs import sampling
-from sgworld_numpyro.runs.blocks import Blocks
+from sgworld_numpyro.runs.block_sampler import BlockSampler
 from tests.models import Y, gaussian_mean
 from tests.runs import make
 
 path, samples, method = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 sampling.BLOCK_SECONDS = 0.01
-take = Blocks.__call__
+take = BlockSampler.__call__
 
 def block(self, state, samples):
     found = take(self, state, samples)
@@ -215,7 +215,7 @@ def block(self, state, samples):
         print(int(np.max(found[0].i)), file=taken)
     return found
 
-Blocks.__call__ = block
+BlockSampler.__call__ = block
 mcmc = make(SGLD(gaussian_mean, 1e-3, steps_per_sample=100), samples, num_warmup=10, num_chains=2, chain_method=method)
 if path == "straight":
     mcmc.run(jax.random.key(0), Y)
