@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import xarray as xr
 from numpyro.infer import NUTS
-from sgworld_numpyro.runs.block_sampler import BlockSampler
 
 from sgworld_numpyro import (
     SGLD,
@@ -37,6 +36,7 @@ from sgworld_numpyro.chain import caller
 from sgworld_numpyro.preconditioners import Dense
 from sgworld_numpyro.runs import __main__ as command
 from sgworld_numpyro.runs import sampling
+from sgworld_numpyro.runs.block_sampler import BlockSampler
 from sgworld_numpyro.runs.length import Length
 from sgworld_numpyro.store import files, stored_run
 from sgworld_numpyro.store.stretches import newest_intact, read_about
