@@ -39,7 +39,7 @@ from sgworld_numpyro.runs import sampling
 from sgworld_numpyro.runs.block_sampler import BlockSampler
 from sgworld_numpyro.runs.length import Length
 from sgworld_numpyro.store import files, stored_run
-from sgworld_numpyro.store.stretches import newest_intact, read_about
+from sgworld_numpyro.store.stretches import is_new, newest_intact, read_about
 from sgworld_numpyro.store.trees import pack, unpack
 from tests.models import GROUPS, X, Y, gaussian_mean, groups, linear
 from tests.runs import make
@@ -326,6 +326,15 @@ def test_foreign_files_are_no_run(tmp_path, directory):
         run_outlook(directory)
     with pytest.raises(DamagedRunError, match="holds no run"):
         to_inference_data(tmp_path / "nowhere")
+
+
+def test_a_directory_is_new_until_its_run_is_all_there(directory):
+    (directory / "run.json").unlink()
+    with pytest.raises(DamagedRunError, match=r"run.json is missing, and without it nobody knows whose draws"):
+        is_new(directory)
+    for path in directory.glob("*-0000[1-9].*"):
+        path.unlink()
+    assert is_new(directory)
 
 
 # --- Another run ---

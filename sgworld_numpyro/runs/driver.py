@@ -73,8 +73,9 @@ def long_run(
             state = _first_state(run, rng_key, args, kwargs, extra_fields, init_params)
             blocks = BlockSampler(run, args, kwargs, extra_fields, state)
             check_disk(blocks, mcmc.num_samples // int(mcmc.thinning), directory)
-            write_json(directory / ABOUT, about(run, blocks, identity, checksum_of(blocks.program(state))))
+            begun = about(run, blocks, identity, checksum_of(blocks.program(state)))
             last = write_stretch(directory, None, 0, mcmc.num_samples, state, {}, attributes(run, state))
+            write_json(directory / ABOUT, begun)  # with which there is a run
         else:
             begun = read_about(directory)
             check_same(begun["identity"], identity, directory)
@@ -101,7 +102,7 @@ def long_run(
 
 
 def _run_of(mcmc):
-    """A copy of an ``MCMC`` to be driven, which shares what it has compiled."""
+    """A copy of an ``MCMC``, to be driven."""
     if mcmc.post_warmup_state is not None:
         raise ValueError("long_run warms up by itself, and saves that too: set mcmc.post_warmup_state = None.")
     total = mcmc.num_warmup + mcmc.num_samples

@@ -139,10 +139,10 @@ def write_stretch(
 
 
 def is_new(path: Path) -> bool:
-    """Whether a directory holds nothing yet.
+    """Whether a directory holds no run yet, or one that was killed before it was all there.
 
     Raises:
-        DamagedRunError: if it holds other files than those of a run.
+        DamagedRunError: if it holds other files, or the draws of a run that nobody knows.
     """
     ours = re.compile(rf"({LOCK}|{re.escape(ABOUT)}|(stretch|draws|state)-\d{{5,}}\.(json|npz))({re.escape(ASIDE)})?")
     foreign = sorted(entry.name for entry in path.iterdir() if not ours.fullmatch(entry.name))
@@ -151,6 +151,8 @@ def is_new(path: Path) -> bool:
         raise DamagedRunError(
             f"{path} holds other files, {', '.join(foreign[:3])}, and no run: give a directory of its own."
         )
+    if not there and max(_numbers(path), default=0) > 0:
+        raise DamagedRunError(f"{path / ABOUT} is missing, and without it nobody knows whose draws are there.")
     return not there
 
 
