@@ -541,7 +541,7 @@ def test_what_a_state_is_made_of_is_written_and_read():
         "old": jax.random.PRNGKey(1),
         "nodes": (Dense.from_root(np.eye(2, dtype=np.float32)), [1, 2.5, None, "text", True, float("inf")]),
         "numbers": np.array([np.nan, -0.0], np.float32),
-        "empty": np.zeros((0, 3), np.int32),
+        "empty": {("a", "b"): np.zeros((0, 3), np.int32)},
     }
     packed, arrays = pack(tree)
     found = unpack(json.loads(json.dumps(packed)), arrays)
@@ -562,8 +562,6 @@ def test_nothing_but_a_class_of_a_state_is_made_from_a_file(name):
 def test_what_cannot_be_written_is_said():
     with pytest.raises(TypeError, match=r"state\['f'\] is a function, which cannot be saved"):
         pack({"f": test_lengths})
-    with pytest.raises(TypeError, match="only one by texts"):
-        pack({1: 2})
 
 
 def test_a_tuned_run_says_what_speaks_against_it(tmp_path):

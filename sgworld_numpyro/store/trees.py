@@ -1,6 +1,6 @@
 """The state of a run as arrays and JSON, and back, without pickle.
 
-What can be written: arrays, keys of ``jax.random``, numbers, texts, None, dictionaries by name, lists, tuples, named
+What can be written: arrays, keys of ``jax.random``, numbers, texts, None, dictionaries, lists, tuples, named
 tuples, dataclasses, and classes with ``tree_flatten`` and ``tree_unflatten``. A class is found again by its name among
 the modules that are imported by then, and nothing but such a class is made from what a file says.
 """
@@ -42,7 +42,7 @@ def unpack(packed: Packed, arrays: Mapping[str, np.ndarray]) -> Any:
     if kind == "value":
         return found
     if kind == "dict":
-        return {name: unpack(one, arrays) for name, one in found.items()}
+        return {unpack(key, arrays): unpack(one, arrays) for key, one in found}
     if kind in ("list", "tuple"):
         return (list if kind == "list" else tuple)(unpack(one, arrays) for one in found)
     name, fields = found
@@ -69,11 +69,10 @@ def _pack(node, name, arrays):
         return {"array": name}
     if node is None or isinstance(node, bool | int | float | str):
         return {"value": node}
-    if isinstance(node, Mapping):
-        if not all(isinstance(key, str) for key in node):
-            raise TypeError(f"{name} is a dictionary by {list(node)[:3]}; only one by texts can be saved.")
-        return {"dict": {key: _pack(value, f"{name}[{key!r}]", arrays) for key, value in node.items()}}
     cls = type(node)
+    if cls is dict:
+        pairs = ((_pack(key, f"a key of {name}", arrays), key, value) for key, value in node.items())
+        return {"dict": [[key, _pack(value, f"{name}[{shown!r}]", arrays)] for key, shown, value in pairs]}
     if hasattr(cls, "tree_flatten") and hasattr(cls, "tree_unflatten"):
         children, aux = node.tree_flatten()
         both = [_pack(children, name, arrays), _pack(aux, f"{name}.aux", arrays)]
