@@ -21,7 +21,11 @@ from sgworld_numpyro.model.requirements import ModelError
 from sgworld_numpyro.results.inference_data import to_inference_data
 from sgworld_numpyro.results.predictions import Average, averages, predictor
 from sgworld_numpyro.results.versions import __version__
+from sgworld_numpyro.runs.driver import long_run
+from sgworld_numpyro.runs.outlook import Outlook, run_outlook
 from sgworld_numpyro.schedules import WellingTeh
+from sgworld_numpyro.store.files import DamagedRunError
+from sgworld_numpyro.store.stored_run import StoredRun
 from sgworld_numpyro.subsampling import (
     BatchReshuffle,
     Cyclic,
@@ -56,6 +60,7 @@ __all__ = [
     "ControlVariate",
     "ConvergenceWarning",
     "Cyclic",
+    "DamagedRunError",
     "DivergenceWarning",
     "EulerMaruyama",
     "Extrapolation",
@@ -64,11 +69,13 @@ __all__ = [
     "LeimkuhlerMatthews",
     "Minibatch",
     "ModelError",
+    "Outlook",
     "RandomReshuffle",
     "RunReshuffle",
     "SGState",
     "ShuffleOnce",
     "StochasticGradientKernel",
+    "StoredRun",
     "SubsamplingScheme",
     "SymmetricReshuffle",
     "TuningError",
@@ -77,7 +84,9 @@ __all__ = [
     "__version__",
     "averages",
     "extrapolate",
+    "long_run",
     "predictor",
+    "run_outlook",
     "to_inference_data",
     "tuning_report",
 ]

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from sgworld_numpyro.chain import caller
 from sgworld_numpyro.chain.binding import Binding, Bindings, compiler_options, one_thread_at_a_time
 from sgworld_numpyro.chain.consistency import DoesNotRunOnAllRows, check_minibatches
 from sgworld_numpyro.chain.convergence import complaints, draws_of, warn_of_convergence
-from sgworld_numpyro.chain.divergence import Divergence, first_divergence, report
+from sgworld_numpyro.chain.divergence import Divergence, first_divergence, is_lost, report
 from sgworld_numpyro.chain.engine import Engine, steps_per_pass
 from sgworld_numpyro.chain.kept import Keeping
 from sgworld_numpyro.chain.progress import Progress
@@ -147,7 +147,6 @@ class StochasticGradientKernel(MCMCKernel):
         """Drop what was found out about particular arguments."""
         self._bindings = Bindings()
         self._progress = Progress()
-        self._initialised = False
 
     # What NumPyro asks of a kernel
 
@@ -186,7 +185,6 @@ class StochasticGradientKernel(MCMCKernel):
             state = self._start_at_pilot(plan, binding, rng_key, init_params, num_warmup, looks)
         else:
             state = self._start(plan, binding, rng_key, init_params, num_warmup, looks)
-        self._initialised = True
         state = state._replace(kept=self._nothing_kept(binding, num_warmup, batch))
         return state if binding.device is None else jax.device_put(state, binding.device)
 
@@ -339,8 +337,32 @@ class StochasticGradientKernel(MCMCKernel):
         names = [f"{site}{index}" for site, index in binding.engine.target.coordinates()]
         return complaints(draws_of(mcmc._states, self.sample_field), mcmc.last_state, self._temperature, names)
 
-    def __repr__(self):
-        given = {
+    def tell_of_divergence(self, mcmc: MCMC, before: Any) -> None:
+        """Warn if a chain of a run has diverged since a state of it, unless that was told while it ran.
+
+        Args:
+            mcmc: the run.
+            before: the state that it went on from; None if it began.
+        """
+        last, binding = self._mine(mcmc.last_state), self._bindings.current
+        if last is None or binding is None or self._progress.warned:
+            return
+        first = first_divergence(last, self._mine(before))
+
+        def details():
+            step_size, tuning = jnp.ravel(last.step_size)[first.chain], last.tuning
+            if callable(self._step_size):  # that of the sample, and not of the last one
+                step_size = self._step_size(binding.engine.steps_before(first.sample) + binding.engine.steps - 1)
+            if mcmc.num_chains > 1 and mcmc.chain_method != "vectorized":
+                tuning = jax.tree.map(lambda leaf: leaf[first.chain], tuning)
+            return step_size, self._largest_stable_step_size(tuning)
+
+        report(first, details)
+
+    def given(self) -> dict[str, Any]:
+        """What the kernel was given, or its class has by default, by the names of arguments; None is left open."""
+        return {
+            "model": getattr(self._model, "__name__", repr(self._model)),
             "step_size": self._step_size,
             "subsampling": self._subsampling,
             "integrator": self._integrator,
@@ -348,8 +370,13 @@ class StochasticGradientKernel(MCMCKernel):
             "preconditioner": self._preconditioner,
             "temperature": self._temperature,
             "steps_per_sample": self._steps_per_sample,
+            "bias_tolerance": self._bias_tolerance,
         }
-        shown = [getattr(self._model, "__name__", repr(self._model))]
+
+    def __repr__(self):
+        given = self.given()
+        shown = [given.pop("model")]
+        del given["bias_tolerance"]  # of no effect where nothing is tuned
         shown += [f"{name}={value!r}" for name, value in given.items() if value is not None]
         text = f"{type(self).__name__}({', '.join(shown)})"
         if self._bindings.current is None:
@@ -363,7 +390,7 @@ class StochasticGradientKernel(MCMCKernel):
 
     def __getstate__(self):
         state = self.__dict__.copy()
-        for name in ("_bindings", "_progress", "_initialised"):
+        for name in ("_bindings", "_progress"):
             del state[name]
         return state
 
@@ -434,17 +461,23 @@ class StochasticGradientKernel(MCMCKernel):
 
     @property
     @one_thread_at_a_time
-    def _sample_fn(self) -> Callable | None:
-        """``sample``, or None before the first ``init``: what NumPyro asks for before it goes on from a given state.
+    def _sample_fn(self) -> Callable:
+        """``sample``: what NumPyro asks for before it goes on from a given state.
 
-        Then it does not call ``init``, and this is where a kernel can look at the arguments.
+        Then it does not call ``init``, and this is where a kernel can look at the arguments and at what is wanted. All
+        that was learnt is in the state, so that a kernel that was never initialised goes on from one as well.
         """
         run = caller.run_under_way()
-        if self._initialised and run is not None and run.mcmc.sampler is self:
+        if run is not None and run.mcmc.sampler is self:
             check_key(run.rng_key)
-            self._bindings.to(Arguments.of(run.args, run.kwargs), self._engine)
+            binding = self._bindings.to(Arguments.of(run.args, run.kwargs), self._engine)
+            before = caller.state_before()
+            if isinstance(before, SGState):
+                caller.check_samples_after(before.i)
+                batch = () if is_prng_key(run.rng_key) else (run.rng_key.shape[0],)
+                caller.check_room(self, run.before, batch, self._one_draw(binding, run.before, batch))
             self._watch()
-        return self.sample if self._initialised else None
+        return self.sample
 
     def _engine(self, arguments: Arguments) -> Engine:
         target = self._inspect(arguments)
@@ -475,8 +508,8 @@ class StochasticGradientKernel(MCMCKernel):
         if isinstance(self._subsampling, FullBatch) or binding.runs_on_minibatches_only:
             return
         try:
-            # The data are known also where the keys are traced.
-            with jax.ensure_compile_time_eval() if place is None else nullcontext():
+            # The data are known also where the keys are traced, and the place too, where tuning has found it.
+            with nullcontext() if binding.hold else jax.ensure_compile_time_eval():
                 check_minibatches(binding, place, also_near_0)
         except DoesNotRunOnAllRows as error:
             if self._step_size is None or binding.engine.target.blind:  # tuning takes other numbers of rows
@@ -526,29 +559,16 @@ class StochasticGradientKernel(MCMCKernel):
 
     def _tell(self, mcmc, before):
         """What a run that has ended says against itself."""
-        self._tell_of_divergence(mcmc, before)
+        self.tell_of_divergence(mcmc, before)
         warn_of_convergence(self.complaints(mcmc))
 
-    def _tell_of_divergence(self, mcmc, before):
-        """Unless it was told while it ran."""
-        last, binding = self._mine(mcmc.last_state), self._bindings.current
-        if last is None or binding is None or self._progress.warned:
-            return
-        first = first_divergence(last, self._mine(before))
-
-        def details():
-            step_size, tuning = jnp.ravel(last.step_size)[first.chain], last.tuning
-            if callable(self._step_size):  # that of the sample, and not of the last one
-                step_size = self._step_size(binding.engine.steps_before(first.sample) + binding.engine.steps - 1)
-            if mcmc.num_chains > 1 and mcmc.chain_method != "vectorized":
-                tuning = jax.tree.map(lambda leaf: leaf[first.chain], tuning)
-            return step_size, self._largest_stable_step_size(tuning)
-
-        report(first, details)
-
     def _report(self, engine, old, new, i, arguments):
-        newly = jnp.ravel(new.diverging & ~old.diverging)
-        first = Divergence(newly.any(), jnp.argmax(newly), i)
+        newly = is_lost(new) & ~is_lost(
+            old
+        )  # where nothing will be said at the end, only of those that do not come back
+        chain = jnp.argmax(newly)
+        times = jnp.ravel(new.divergences)[chain]
+        first = Divergence(newly.any(), chain, i + 1 - times, times, True)
 
         def details():
             position = old.position.reshape(-1, engine.target.dim)[first.chain]

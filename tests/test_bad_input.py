@@ -418,6 +418,30 @@ def test_a_run_that_goes_on_from_a_stable_state_says_it(progress_bar):
         mcmc.run(jax.random.key(0), Y)
 
 
+def walled(y):
+    """Beyond 0.4 there is no density, and a force as if there were."""
+    mu = numpyro.sample("mu", dist.Normal(0, 1))
+    with rows(len(y)):
+        yb = subsample(y)
+        numpyro.sample("obs", dist.Normal(mu, 1), obs=yb)
+        numpyro.factor("wall", jnp.where(mu > 0.4, -jnp.inf, 0.0) * jnp.ones(len(yb)))
+
+
+@pytest.mark.parametrize("progress_bar", [False, True])
+def test_a_chain_that_comes_back_is_not_said_to_be_lost(progress_bar):
+    start = {"mu": jnp.zeros(2)}
+    with pytest.warns(DivergenceWarning, match="of a chain was not finite in") as caught:
+        mcmc = run(
+            SGLD(walled, 1e-2), Y, num_samples=50, num_chains=2, key=1, progress_bar=progress_bar, init_params=start
+        )
+    diverging = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["diverging"])
+    assert 0 < diverging[0].sum() < 50
+    assert not diverging[:, -1].any()
+    assert f"in {diverging[0].sum()} of its samples" in str(caught[0].message)
+    assert "of no use" not in str(caught[0].message)
+    assert len(caught) == 1
+
+
 def test_a_run_that_failed_leaves_nothing_behind():
     mcmc = make(SGWORLD(gaussian_mean, 3 * LARGEST), num_samples=40, progress_bar=False)
     with pytest.raises(ValueError, match="not finite"):

@@ -1,5 +1,6 @@
 """Inputs that are unusual and right, and must give the right answer; and those that are wrong, and must be told."""
 
+import os
 import threading
 from functools import partial
 
@@ -81,23 +82,50 @@ def test_draws_beyond_the_memory_are_told_before_the_tuning(num_chains, thinning
     monkeypatch.setattr("sgworld_numpyro.kernel.learn", None)  # the run must not come to it
     mcmc = make(SGWORLD(linear), 10**6, num_chains=num_chains, thinning=thinning)
     wanted = 2 * 9 * 10**6 // thinning * num_chains
-    monkeypatch.setattr(caller, "_memory", lambda: wanted - 1)
+    monkeypatch.setattr(caller, "memory", lambda: wanted - 1)
     with pytest.raises(ValueError, match=r"num_samples=1000000 wants .* MiB of memory") as told:
         mcmc.run(KEY, X, Y)
     assert all(remedy in str(told.value) for remedy in ("thinning=", "keep=", "average=", "num_samples="))
-    monkeypatch.setattr(caller, "_memory", lambda: wanted)
+    monkeypatch.setattr(caller, "memory", lambda: wanted)
     with pytest.raises(TypeError):  # as its tuning is None
         mcmc.run(KEY, X, Y)
 
 
 def test_draws_beyond_the_memory_are_told_of_what_is_kept_and_of_extra_fields(monkeypatch):
-    monkeypatch.setattr(caller, "_memory", lambda: 10**6)
+    monkeypatch.setattr(caller, "memory", lambda: 10**6)
     large = SGWORLD(linear, 1e-3, keep=lambda sites: {"copies": jnp.resize(sites["w"], 1000)})
     with pytest.raises(ValueError, match=r"wants 76\.3 MiB"):
         make(large, 10**4).run(KEY, X, Y)
     mcmc = make(SGWORLD(linear, 1e-3), 10**5)
     with pytest.raises(ValueError, match=r"wants 3\.24 MiB"):  # 17 bytes a draw
         mcmc.run(KEY, X, Y, extra_fields=("position",))
+
+
+@pytest.mark.parametrize("chain_method", ["vectorized", "sequential"])
+def test_a_run_that_goes_on_is_told_of_memory_and_counters(chain_method, monkeypatch):
+    """NumPyro does not initialise its kernel then."""
+    mcmc = make(SGLD(gaussian_mean, 1e-3), num_chains=2, chain_method=chain_method)
+    mcmc.run(KEY, Y)
+    state = mcmc.last_state
+    mcmc.num_samples, mcmc.post_warmup_state = 10**6, state
+    monkeypatch.setattr(caller, "memory", lambda: 10**6)
+    with pytest.raises(ValueError, match=r"num_samples=1000000 wants 19\.1 MiB of memory"):
+        mcmc.run(state.rng_key, Y)
+    mcmc.num_samples, mcmc.post_warmup_state = 11, state._replace(i=jnp.full_like(state.i, 2**31 - 11))
+    with pytest.raises(ValueError, match="11 samples after 2147483637 are more samples than are counted in 32 bits"):
+        mcmc.run(state.rng_key, Y)
+    mcmc.num_samples = 10
+    mcmc.run(state.rng_key, Y)
+    assert np.all(mcmc.last_state.i == 2**31 - 1)
+
+
+def test_the_memory_of_a_container_is_what_it_may_use(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(caller, "LIMITS", (str(limit), str(tmp_path / "nowhere")))
+    limit.write_text("max\n")
+    assert caller.memory() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit.write_text("12345\n")
+    assert caller.memory() == 12345
 
 
 @pytest.mark.parametrize("steps", [LAST_STEP + 1, 2**31, 10**12])

@@ -109,18 +109,19 @@ def test_kernels_pickle_before_and_after_a_run():
     np.testing.assert_array_equal(samples_of(mcmc, X, Y)["w"], expected)
 
 
-def test_chain_methods_give_the_same_chains():
+@pytest.mark.parametrize("given", ["1e-3", pytest.param("steps_per_sample=6", marks=pytest.mark.slow)])
+def test_chain_methods_give_the_same_chains(given):
     """Bitwise but for the order of sums, which XLA chooses for a batch of chains: some roundings a step."""
     output = subprocess_output(
-        """
+        f"""
 import jax
 import numpy as np
 from numpyro.infer import MCMC
 from tests.models import X, Y, linear
 from sgworld_numpyro import SGWORLD
-samples = {}
+samples = {{}}
 for method in ("sequential", "vectorized", "parallel", jax.vmap):
-    mcmc = MCMC(SGWORLD(linear, 1e-3), num_warmup=3, num_samples=4, num_chains=2, chain_method=method,
+    mcmc = MCMC(SGWORLD(linear, {given}), num_warmup=3, num_samples=4, num_chains=2, chain_method=method,
                 progress_bar=False)
     mcmc.run(jax.random.key(0), X, Y)
     samples[method] = mcmc.get_samples(group_by_chain=True)["w"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from numpyro.diagnostics import effective_sample_size
 
 from sgworld_numpyro import SGWORLD
@@ -16,7 +17,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_readme_examples_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names: dict = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
@@ -25,6 +26,7 @@ def test_readme_examples_run(capsys):
     assert np.all(np.abs(weights.mean((0, 1)) - [1.0, -2.0, 0.5]) < 0.2)
     p = jax.nn.sigmoid(np.asarray(names["x"][:5]) @ weights.reshape(-1, 3).T)
     np.testing.assert_allclose(names["predicted"].mean, p.mean(1), atol=0.01)
+    assert names["late"].shape == (4, 100, 3)
     assert names["idata"]["log_likelihood"]["obs"].shape == (4, 1000, 10_000)
     promised = re.search(r"# (0\.\d+)$", "\n".join(blocks), re.MULTILINE).group(1)
     *_, bias, currents = capsys.readouterr().out.strip().splitlines()
@@ -44,6 +46,18 @@ def test_contributing_examples_run(capsys):
     kernel = SGWORLD(problem.model, 1e-5, subsampling=names["Systematic"](), integrator=names["HeavyBall"]())
     mcmc = run(kernel, *problem.data, num_warmup=10, num_samples=10)
     assert np.all(np.isfinite(np.asarray(mcmc.get_samples()["mean"])))
+
+
+@pytest.mark.slow
+def test_the_page_on_long_runs_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = README.with_name("docs") / "long_runs.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict = {}
+    exec(compile(block, str(page), "exec"), names)
+    assert "400 of 400 draws of each of 4 chains: 100% of the samples" in capsys.readouterr().out
+    assert names["latest"].shape == (4, 100)
+    assert float(abs(names["latest"].mean() - 1)) < 0.1  # five posterior sds of 2/100
 
 
 def test_the_page_on_samplers_runs(capsys):

@@ -2,7 +2,10 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +15,13 @@ from numpyro.infer import Gibbs
 from numpyro.infer.mcmc import MCMC
 from numpyro.util import fori_collect, nested_attrgetter
 
+from sgworld_numpyro.model.arrays import is_traced
 from sgworld_numpyro.model.stack import locals_of
 
 # NumPyro and SGState count samples in 32 bits.
 MAX_SAMPLES = 2**31 - 1
+# What a container may use, where Linux says so.
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 # NumPyro makes the array of draws as the product of two arrays, and stacks those of several chains.
 COPIES = 2
 
@@ -32,8 +38,23 @@ class Run(NamedTuple):
     without: tuple[str, ...]
 
 
+_ANNOUNCED: ContextVar[Run | None] = ContextVar("announced run", default=None)
+
+
+@contextmanager
+def announced(run: Run) -> Iterator[None]:
+    """Calls of the kernel in this context are those of a run that a driver of our own makes of an ``MCMC``."""
+    token = _ANNOUNCED.set(run)
+    try:
+        yield
+    finally:
+        _ANNOUNCED.reset(token)
+
+
 def run_under_way() -> Run | None:
-    """The run that the kernel is called from; None if something else than ``MCMC`` calls it."""
+    """The run that the kernel is called from; None if something else than ``MCMC`` or a driver of ours calls it."""
+    if (run := _ANNOUNCED.get()) is not None:
+        return run
     here = locals_of(MCMC._single_chain_mcmc)
     if here is None:
         return None
@@ -49,6 +70,12 @@ def initial_values_of_run(kernel: Any) -> Any:
     if here is None or here["self"].sampler is not kernel:
         return None
     return here["init_params"]
+
+
+def state_before() -> Any:
+    """The state that the run under way goes on from, of all its chains and with values; None if there is none."""
+    here = locals_of(MCMC.run)
+    return None if here is None else here["init_state"]
 
 
 class EndOfRun:
@@ -198,15 +225,33 @@ def check_number_of_chains() -> None:
 
 
 def check_samples(num_warmup: int) -> None:
-    """Raise ``ValueError`` if there are more samples than can be counted."""
+    """Raise ``ValueError`` if a run has more samples than can be counted."""
     run, samples, named = run_under_way(), num_warmup, f"num_warmup={num_warmup}"
     if run is not None and run.mcmc._collection_params["upper"] > num_warmup:
         samples = run.mcmc._collection_params["upper"]
         named += f" and num_samples={run.mcmc.num_samples}"
+    check_count(samples, named)
+
+
+def check_samples_after(taken: Any) -> None:
+    """Raise ``ValueError`` if a run that goes on from a state has more samples than can be counted.
+
+    Args:
+        taken: how many samples each chain has by then.
+    """
+    run = run_under_way()
+    if run is None or is_traced(taken):
+        return
+    before, samples = int(np.max(taken)), run.mcmc._collection_params["upper"]
+    check_count(before + samples, f"{samples} samples after {before}")
+
+
+def check_count(samples: int, named: str) -> None:
+    """Raise ``ValueError`` if these are more samples than can be counted."""
     if samples > MAX_SAMPLES:
         raise ValueError(
-            f"{named} are more samples than NumPyro counts in 32 bits, at most {MAX_SAMPLES} with the warm-up. Take "
-            "fewer, each of more steps: steps_per_sample=... of the kernel."
+            f"{named} are more samples than are counted in 32 bits, at most {MAX_SAMPLES} of a chain with its warm-up. "
+            "Take fewer, each of more steps: steps_per_sample=... of the kernel."
         )
 
 
@@ -237,8 +282,8 @@ def check_room(kernel: Any, state: Any, batch: tuple[int, ...], sites: dict[str,
         batch: (chains,) where they are vectorized, else ().
         sites: shape and dtype of what one chain keeps of a draw.
     """
-    run, memory = run_under_way(), _memory()
-    if run is None or memory is None or run.mcmc.postprocess_fn is not None:
+    run, there = run_under_way(), memory()
+    if run is None or there is None or run.mcmc.postprocess_fn is not None:
         return
     mcmc, params, thinning = run.mcmc, run.mcmc._collection_params, int(run.mcmc.thinning)
     draws = params["collection_size"]
@@ -252,12 +297,12 @@ def check_room(kernel: Any, state: Any, batch: tuple[int, ...], sites: dict[str,
             if field != kernel.sample_field:
                 one_draw += _field_bytes(state, field) * (1 if batch else chains)
     wanted = COPIES * draws * one_draw
-    if wanted > memory:
-        fits = memory // (2 * COPIES * one_draw)  # half of it is left for the rest
+    if wanted > there:
+        fits = there // (2 * COPIES * one_draw)  # half of it is left for the rest
         every = math.ceil(draws * thinning / max(fits, 1))
         raise ValueError(
-            f"num_samples={mcmc.num_samples} wants {_readable(wanted)} of memory, for {draws} draws of {chains} "
-            f"chain{'s' if chains > 1 else ''} and a copy, and there are {_readable(memory)}. Keep one in {every} with "
+            f"num_samples={mcmc.num_samples} wants {readable(wanted)} of memory, for {draws} draws of {chains} "
+            f"chain{'s' if chains > 1 else ''} and a copy, and there are {readable(there)}. Keep one in {every} with "
             f"MCMC(..., thinning={every}), keep less of a draw with keep=... or average=... of the kernel, or take "
             f"fewer: num_samples={fits * thinning}."
         )
@@ -275,17 +320,26 @@ def _field_bytes(state, field):
     return sum(_nbytes(leaf) for leaf in jax.tree.leaves(value))
 
 
-def _memory() -> int | None:
-    """Of the device, in bytes; None if unknown."""
+def memory() -> int | None:
+    """Bytes of memory of the device; None if unknown."""
     if jax.default_backend() != "cpu":
         return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on Windows
         return None
+    return min([machine, *(int(limit) for limit in map(_text_of, LIMITS) if limit.isdigit())])
 
 
-def _readable(size):
+def _text_of(path):
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def readable(size: float) -> str:
+    """A number of bytes as people read it."""
     for unit in ("bytes", "KiB", "MiB"):
         if size < 1024:
             return f"{size:.3g} {unit}"

@@ -45,14 +45,18 @@ def mixing_of(draws: dict[str, np.ndarray]) -> Mixing:
     r_hats, effective = {"": 1.0}, {"": np.inf}
     for site, values in draws.items():
         flat = np.asarray(values, float).reshape(*values.shape[:2], -1)
-        if flat.shape[-1] > COORDINATES:
-            flat = flat[..., np.linspace(0, flat.shape[-1] - 1, COORDINATES).astype(int)]
+        flat = flat[..., some_coordinates(flat.shape[-1])]
         flat = flat[..., np.ptp(flat, axis=(0, 1)) > 0]
         if flat.shape[-1]:
             r_hats[site] = float(np.max(split_gelman_rubin(flat)))
             effective[site] = float(np.min(effective_sample_size(flat)))
     apart, slowest = max(r_hats, key=r_hats.__getitem__), min(effective, key=effective.__getitem__)
     return Mixing(r_hats[apart], apart, effective[slowest], slowest)
+
+
+def some_coordinates(size: int) -> np.ndarray:
+    """Numbers of so many coordinates, or of some that are evenly spaced where there are very many."""
+    return np.arange(size) if size <= COORDINATES else np.linspace(0, size - 1, COORDINATES).astype(int)
 
 
 def complaints(draws: dict[str, np.ndarray], last: SGState, temperature: float, coordinates: list[str]) -> list[str]:

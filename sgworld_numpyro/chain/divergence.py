@@ -14,12 +14,30 @@ from sgworld_numpyro.model.arrays import is_traced
 
 
 class DivergenceWarning(UserWarning):
-    """A chain left for infinity; every draw from there on is NaN or meaningless."""
+    """A chain left for infinity, where all its draws are NaN, or was where there is no finite energy and came back."""
 
 
-def warn_of_divergence(diverged, sample, step_size, largest) -> None:
-    """Warn, if ``diverged``, that a chain did so at a sample, and name the largest stable step size if known."""
-    if not diverged:
+class Divergence(NamedTuple):
+    """The first one among chains.
+
+    Attributes:
+        found: whether there is any; if not, the rest is of no meaning.
+        chain: which one it is.
+        sample: in which it diverged, if it is lost.
+        times: samples of it that diverged.
+        lost: whether its position is not finite any more: then it does not come back.
+    """
+
+    found: Any
+    chain: Any
+    sample: Any
+    times: Any
+    lost: Any
+
+
+def warn_of_divergence(first: Divergence, step_size: Any, largest: Any) -> None:
+    """Warn of a divergence, if there is one, and name the largest stable step size if known."""
+    if not first.found:
         return
     step_size, largest = float(step_size), float(largest)
     known = 0 < largest < float("inf")
@@ -37,41 +55,42 @@ def warn_of_divergence(diverged, sample, step_size, largest) -> None:
         )
     else:
         advice = f"Try a smaller step, for instance step_size={step_size / 10:.1g}."
-    warnings.warn(
-        f"The chain diverged in sample {int(sample)} at step_size={step_size:.3g}; its draws are of no use from "
-        f"there on. {advice}",
-        DivergenceWarning,
-        stacklevel=2,
-    )
-
-
-class Divergence(NamedTuple):
-    """The first one among chains.
-
-    Attributes:
-        found: whether there is any; if not, the rest is of no meaning.
-        chain: which one it is.
-        sample: in which it diverged.
-    """
-
-    found: Any
-    chain: Any
-    sample: Any
+    if first.lost:
+        what = (
+            f"The chain diverged in sample {int(first.sample)} at step_size={step_size:.3g}; its draws are of no use "
+            "from there on."
+        )
+    else:
+        what = (
+            f"The potential energy of a chain was not finite in {int(first.times)} of its samples at step_size="
+            f"{step_size:.3g}, and its position was: it goes on. Its draws there, marked as diverging, are none of the "
+            "posterior."
+        )
+    warnings.warn(f"{what} {advice}", DivergenceWarning, stacklevel=2)
 
 
 def first_divergence(last: SGState, before: SGState | None = None) -> Divergence:
     """Among the chains of a state, the one that diverged first, since ``before`` if there is one.
 
-    It is known from the last state, as a chain that has left for infinity does not come back.
+    It is known from the last state, as a chain that has left for infinity does not come back. One that has comes before
+    those that went on.
     """
     numpy = jnp if is_traced(last.divergences) else np
     divergences, taken = numpy.ravel(last.divergences), numpy.ravel(last.i)
     diverged = divergences > 0
     if before is not None:
         diverged &= numpy.ravel(before.divergences) == 0
-    samples = numpy.where(diverged, taken - divergences, np.iinfo(np.int32).max)
-    chain = numpy.argmin(samples)
-    return Divergence(numpy.any(diverged), chain, samples[chain])
+    lost = is_lost(last)
+    samples = numpy.where(diverged & lost, taken - divergences, np.iinfo(np.int32).max)
+    chain = numpy.where(numpy.any(diverged & lost), numpy.argmin(samples), numpy.argmax(diverged))
+    return Divergence(numpy.any(diverged), chain, samples[chain], divergences[chain], lost[chain])
+
+
+def is_lost(state: SGState) -> Any:
+    """Of each chain, whether its position is not finite."""
+    numpy = jnp if is_traced(state.divergences) else np
+    chains = state.divergences.size
+    return ~numpy.all(numpy.isfinite(numpy.reshape(state.position, (chains, -1))), axis=1)
 
 
 def report(first: Divergence, details: Callable[[], tuple[Any, Any]]) -> None:
@@ -86,10 +105,10 @@ def report(first: Divergence, details: Callable[[], tuple[Any, Any]]) -> None:
     """
     if not is_traced(first.found):
         if first.found:
-            warn_of_divergence(True, first.sample, *details())
+            warn_of_divergence(first, *details())
         return
 
     def from_device():
-        jax.debug.callback(warn_of_divergence, first.found, first.sample, *details())
+        jax.debug.callback(warn_of_divergence, first, *details())
 
     lax.cond(first.found, from_device, lambda: None)

@@ -68,7 +68,7 @@ class Progress(threading.local):
         return self._text
 
     def look_at(self, state: SGState, largest_stable_step_size: Callable[[], Any]) -> bool:
-        """Warn of the first divergence of a chain or several, in states that are computed by now, and say if there is.
+        """Warn of the first chain that is lost, in states that are computed by now, and say if there is one.
 
         It does not wait for others.
         """
@@ -78,10 +78,10 @@ class Progress(threading.local):
             if self.warned or not np.any(np.asarray(seen.divergences)):
                 continue
             first = first_divergence(seen, self._before)
-            if first.found:
+            if first.found and first.lost:  # of a chain that may come back the end of the run will tell
                 self.warned = True
                 step_size = np.ravel(seen.step_size)[first.chain]
-                warn_of_divergence(True, first.sample, step_size, largest_stable_step_size())
+                warn_of_divergence(first, step_size, largest_stable_step_size())
                 return True
         return False
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.handlers import dotted, with_dots
 from sgworld_numpyro.results.log_likelihood import chosen_rows, dims_of, pointwise_log_likelihood
 from sgworld_numpyro.results.run_attributes import attributes_of, settings_of
+from sgworld_numpyro.results.stored_data import stored_groups
 from sgworld_numpyro.results.versions import package_versions
+from sgworld_numpyro.store.stored_run import StoredRun
 
 
 def to_inference_data(
-    mcmc: MCMC,
+    mcmc: MCMC | str | PathLike,
     *,
     log_likelihood: Any = None,
     coords: Mapping[str, Any] | None = None,
@@ -45,8 +48,11 @@ def to_inference_data(
 
     Of a run of another sampler there are the last two lines only.
 
+    The directory of a ``long_run`` gives posterior and sample statistics as well, without the model and while the run
+    goes on; a site's draws are read where they are used, and only those: ``data["posterior"]["w"][:, -100:]``.
+
     Args:
-        mcmc: a finished run.
+        mcmc: a finished run, or the directory of one.
         log_likelihood: True for that of every row at every draw, or numbers of the rows to take (of several plates, a
             dictionary by plate), which come out in ascending order. It is computed for a block of rows at a time.
         coords: values of dimensions by name.
@@ -57,11 +63,22 @@ def to_inference_data(
         ``InferenceData`` with ArviZ 0.23, an xarray ``DataTree`` with 1.x.
 
     Raises:
-        ValueError: if ``mcmc`` has not been run; for rows that are not there, or whose log-likelihood takes more than
-            2 GiB; for that of a run that kept something else than its draws; or for dimensions called as a variable.
+        ValueError: if ``mcmc`` has not been run, or the directory holds no run; for rows that are not there, or whose
+            log-likelihood takes more than 2 GiB; for that of a run that kept something else than its draws; or for
+            dimensions called as a variable.
     """
     import arviz as az  # slow, and ArviZ 0.23 warns at its first import: nobody should meet that who does not use it
 
+    if isinstance(mcmc, str | PathLike):
+        if log_likelihood or options:
+            raise ValueError(
+                f"{mcmc} has draws and no model, for log_likelihood or {', '.join(options) or 'others'}: give the MCMC "
+                "that long_run was given."
+            )
+        groups = stored_groups(StoredRun(mcmc), _with_dots(coords or {}), _with_dots(dims or {}))
+        if hasattr(az, "InferenceData"):
+            return az.InferenceData(posterior=groups["posterior"], sample_stats=groups["sample_stats"])
+        return xr.DataTree.from_dict(groups)
     if mcmc.last_state is None:
         raise ValueError("mcmc has no draws yet: call mcmc.run(key, ...) first.")
     kernel = mcmc.sampler
