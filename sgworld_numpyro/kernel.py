@@ -563,9 +563,8 @@ class StochasticGradientKernel(MCMCKernel):
         warn_of_convergence(self.complaints(mcmc))
 
     def _report(self, engine, old, new, i, arguments):
-        newly = is_lost(new) & ~is_lost(
-            old
-        )  # where nothing will be said at the end, only of those that do not come back
+        # where nothing will be said at the end, only of those that do not come back
+        newly = is_lost(new) & ~is_lost(old)
         chain = jnp.argmax(newly)
         times = jnp.ravel(new.divergences)[chain]
         first = Divergence(newly.any(), chain, i + 1 - times, times, True)
