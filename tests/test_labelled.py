@@ -11,6 +11,7 @@ from numpyro.infer import NUTS
 
 from sgworld_numpyro import SGD, SGLD, SGWORLD, RandomReshuffle, WithReplacement, to_inference_data
 from sgworld_numpyro.nonequilibrium import (
+    LinearDescriptionWarning,
     check_assumptions,
     circulation,
     entropy_production,
@@ -109,7 +110,11 @@ def test_any_sampler_will_do(data):
         numpyro.sample("obs", dist.Normal(mean, 1).to_event(1), obs=x)
 
     mcmc = run(NUTS(whole), data, num_warmup=200, num_samples=500, num_chains=4, key=2)
-    found = labelled.entropy_production(az.from_numpyro(mcmc, log_likelihood=False))
+    draws = az.from_numpyro(mcmc, log_likelihood=False)
+    found = labelled.entropy_production(draws, method="currents")
+    assert float(found["p_value"]) > 0.01
+    with pytest.warns(LinearDescriptionWarning, match="diffusion depends on the position"):
+        found = labelled.entropy_production(draws)
     assert float(found["p_value"]) > 0.01
 
 

@@ -101,13 +101,13 @@ def entropy_production(
     kinetic: Names | Sequence[int] = (),
     **options,
 ) -> xr.Dataset:
-    """``entropy_production``, with variables sigma, rate, rate_error, null_rate and p_value.
+    """``entropy_production``, with variables sigma, rate, rate_error, null_rate, p_value and order.
 
     ``kinetic`` takes names of coordinates, or of sites for all of their coordinates.
     """
     x = positions(data, var_names=var_names, projection=projection)
     found = _measured(measures.entropy_production, x.values, method, kinetic=_numbers(kinetic, x), **options)
-    dims: dict[str, tuple[str, ...]] = dict.fromkeys(("rate", "rate_error", "null_rate", "p_value"), ())
+    dims: dict[str, tuple[str, ...]] = dict.fromkeys(("rate", "rate_error", "null_rate", "p_value", "order"), ())
     return _labelled(found, x, {"sigma": ("chain", "transition")} | dims)
 
 
@@ -120,16 +120,18 @@ def fluctuation_theorems(
     method: Method = "ar1",
     kinetic: Names | Sequence[int] = (),
     dynamics: LinearDynamics | None = None,
+    **options,
 ) -> xr.Dataset:
     """Both theorems for the entropy production of the draws, by length; of the histograms, the log-ratios.
 
     The entropy production is ``held_out_sigma``'s, of dynamics fitted to other draws than those that are measured, or
-    that of ``dynamics`` where they are predicted. ``method`` and ``kinetic`` as in ``entropy_production``.
+    that of ``dynamics`` where they are predicted. ``method``, ``kinetic`` and further options, ``order`` and ``basis``,
+    as in ``entropy_production``.
     """
     x = positions(data, var_names=var_names, projection=projection)
     momenta = _numbers(kinetic, x)
     if dynamics is None:
-        sigma = _measured(measures.held_out_sigma, x.values, method, kinetic=momenta)
+        sigma = _measured(measures.held_out_sigma, x.values, method, kinetic=momenta, **options)
     else:
         sigma = _measured(measures.entropy_production, x.values, method, kinetic=momenta, dynamics=dynamics).sigma
     found = measures.fluctuation_theorems(sigma, lengths)

@@ -157,6 +157,23 @@ def time_blocks(shape: tuple[int, ...], blocks: int) -> list[tuple[int, slice]]:
     return [(chain, slice(start, stop)) for chain in range(chains) for start, stop in pairwise(edges)]
 
 
+def halves(x: Draws) -> tuple[Draws, Draws]:
+    """Every other chain, or of a single chain the first and the second half, which share a draw."""
+    if len(x) > 1:
+        return x[::2], x[1::2]
+    middle = x.shape[1] // 2
+    return x[:, : middle + 1], x[:, middle:]
+
+
+def joined(first: np.ndarray, second: np.ndarray, *, chains: int) -> Float[np.ndarray, "chain transition"]:
+    """Values of the transitions of both ``halves``, in the order of the draws."""
+    if chains == 1:
+        return np.concatenate([first, second], axis=1)
+    whole = np.empty((chains, first.shape[1]))
+    whole[::2], whole[1::2] = first, second
+    return whole
+
+
 def as_draws(x) -> Draws:
     """Draws as float64 of shape (chain, draw, dim).
 

@@ -1,0 +1,250 @@
+"""Entropy production from below, by the currents that time's arrow shows in best.
+
+Of any function f of a transition that changes sign when time is reversed, a stationary Markov chain with entropy
+production Π a transition has
+
+    Π ≥ E f − ln E e^{−f},
+
+with equality for f = σ, the entropy production of the transition (Donsker & Varadhan 1983; Kim et al. 2020, Phys. Rev.
+Lett. 125, 140604). Here f = c·j is the best combination of a basis of currents: the problem is convex in c.
+
+Half of the draws are measured with what was fitted to the other half. What a fit shows too much of its own draws and
+too little of others is the same, to first order in currents / transitions: the mean of both is reported.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import logsumexp
+
+from sgworld_numpyro.nonequilibrium.basis import CurrentBasis
+from sgworld_numpyro.nonequilibrium.moments import Draws, halves, joined, random_reversals, time_blocks
+from sgworld_numpyro.nonequilibrium.theorems import MIN_WEIGHT_ESS
+
+MIN_TRANSITIONS = 10  # of the smaller half, for each current that is fitted
+_NEWTON_STEPS = 50
+_SMALLEST_STEP = 1e-6
+_PRECISION = 0.01  # of the uncertainty of the bound, currents / transitions
+_KEPT = 2**24  # numbers that are kept of each half, 128 MB; of longer runs they are computed at every step
+_DEPENDENT = 1e-11  # relative second moment below which a combination of currents is not told from rounding
+
+
+class CurrentBound(NamedTuple):
+    """The best bound that was found.
+
+    Attributes:
+        sigma: f of each transition, of the fit to the other half; of shape (chain, transition).
+        rate: the bound, in nats a transition.
+        rate_error: its standard error.
+        level: number of the basis that was chosen, from 0.
+        null_rate: mean of the rate to lowest order, of the same chain with blocks of it read backwards at random.
+        p_value: how often a chain in detailed balance would show as much, in any of the bases.
+    """
+
+    sigma: Float[np.ndarray, "chain transition"]
+    rate: float
+    rate_error: float
+    level: int
+    null_rate: float
+    p_value: float
+
+
+class _Half(NamedTuple):
+    """Half of the draws, with sums of all currents."""
+
+    draws: Draws
+    blocks: list[tuple[int, slice]]
+    sums: Float[np.ndarray, "blocks currents"]
+    second: Float[np.ndarray, "currents currents"]  # mean of j jᵀ
+    kept: list | None  # the currents themselves, where there is room for them
+
+    @property
+    def transitions(self) -> int:
+        return self.draws.shape[0] * (self.draws.shape[1] - 1)
+
+    @property
+    def mean(self) -> Float[np.ndarray, "currents"]:
+        return self.sums.sum(0) / self.transitions
+
+
+def current_bound(x: Draws, basis: CurrentBasis, *, blocks: int, surrogates: int, seed: int) -> CurrentBound:
+    """The best bound in nested bases of currents, of which the one is chosen that shows most of the other half.
+
+    Raises:
+        ValueError: if there are too few transitions for the smallest basis.
+    """
+    pair = [_half(part, basis, blocks // 2) for part in halves(x)]
+    fewest = min(half.transitions for half in pair)
+    levels = [size for size in basis.levels if MIN_TRANSITIONS * size <= fewest]
+    if not levels:
+        raise ValueError(
+            f"{fewest} transitions in half of the draws are too few for {basis.levels[0]} currents: want "
+            f"{MIN_TRANSITIONS * basis.levels[0]}. Run longer, or use principal_components(x, k).apply(x)."
+        )
+    sums = np.concatenate([half.sums for half in pair])
+    second = sum(half.second * half.transitions for half in pair) / sum(half.transitions for half in pair)
+    null, p_value = reversal_test(sums, second, levels, surrogates, seed)
+    weights: list = [np.zeros(0), np.zeros(0)]
+    best = -np.inf
+    for level, size in enumerate(levels):
+        weights = [_fit(half, basis, size, start) for half, start in zip(pair, weights, strict=True)]
+        own = [_values(half, basis, c) for half, c in zip(pair, weights, strict=True)]
+        other = [_values(half, basis, c) for half, c in zip(pair, weights[::-1], strict=True)]
+        held_out = np.mean([_bound(f) for f in other])
+        if held_out > best:
+            best = held_out
+            rate = (held_out + np.mean([_bound(f) for f in own])) / 2
+            error = np.hypot(*(_error(half, f) for half, f in zip(pair, other, strict=True))) / 2
+            chosen = level, rate, error, joined(*other, chains=len(x))
+    level, rate, error, sigma = chosen
+    transitions = sum(half.transitions for half in pair)
+    null_rate = 2 * float(null[level].mean()) / transitions**2
+    return CurrentBound(sigma, float(rate), float(error), level, null_rate, p_value)
+
+
+def reversal_test(
+    sums: Float[np.ndarray, "blocks currents"],
+    second: Float[np.ndarray, "currents currents"],
+    levels: list[int],
+    surrogates: int,
+    seed: int,
+) -> tuple[Float[np.ndarray, "levels surrogates"], float]:
+    """How far the sums of currents are from 0, where a block read backwards changes the sign of its own.
+
+    The size is Σ S_bᵀ M⁻¹ S_b' over pairs of different blocks, M = E j jᵀ, which no reversal changes. Of several bases
+    the one in which the run stands out most decides, as it does for each of the surrogates.
+
+    Args:
+        sums: S of the currents over each block.
+        second: M.
+        levels: how many of the currents make each basis.
+        surrogates: how many random reversals make the null.
+        seed: their seed.
+
+    Returns:
+        The sizes of the surrogates, and the p-value.
+    """
+    signs = np.concatenate([np.ones((1, len(sums))), 1.0 - 2 * random_reversals(len(sums), surrogates, seed)])
+    sizes = []
+    for size in levels:
+        unit = sums[:, :size] @ _root(second[:size, :size])
+        sizes.append(((signs @ unit) ** 2).sum(1) - (unit**2).sum())
+    table = np.array(sizes)
+    ordered = np.sort(table, axis=1)
+    beyond = np.array([len(o) - np.searchsorted(o, row, "left") for o, row in zip(ordered, table, strict=True)])
+    smallest = beyond.min(0)  # by rank among run and surrogates, 1 for the largest
+    return table[:, 1:], float(np.mean(smallest <= smallest[0]))
+
+
+def weight_ess(sigma: np.ndarray) -> float:
+    """(Σw)² / Σw² with w = e^{−σ}: how many transitions decide the mean of w."""
+    return float(np.exp(2 * logsumexp(-sigma) - logsumexp(-2 * sigma)))
+
+
+def _half(draws, basis, blocks):
+    cuts = time_blocks((draws.shape[0], draws.shape[1] - 1), max(blocks, 1))
+    transitions = draws.shape[0] * (draws.shape[1] - 1)
+    sums, second = np.zeros((len(cuts), basis.size)), np.zeros((basis.size, basis.size))
+    kept: list | None = [] if transitions * basis.size <= _KEPT else None
+    for of_block, (chain, block) in zip(sums, cuts, strict=True):
+        for part in basis.parts(block):
+            currents = basis.of(draws[chain], part)
+            of_block += currents.sum(1)
+            second += currents @ currents.T
+            if kept is not None:
+                kept.append((chain, part, currents))
+    return _Half(draws, cuts, sums, second / transitions, kept)
+
+
+def _currents(half, basis):
+    """Chain, stretch and currents of all transitions: those that are kept, or else computed once more."""
+    if half.kept is not None:
+        yield from half.kept
+        return
+    for chain, block in half.blocks:
+        for part in basis.parts(block):
+            yield chain, part, basis.of(half.draws[chain], part)
+
+
+def _values(half, basis, c):
+    """c·j of each transition."""
+    f = np.empty((half.draws.shape[0], half.draws.shape[1] - 1))
+    for chain, part, currents in _currents(half, basis):
+        f[chain, part] = c @ currents[: len(c)]
+    return f
+
+
+def _bound(f):
+    """E f − ln E e^{−f}, with what reversals that were too rare to be seen add to E e^{−f} = 1."""
+    seen = np.exp(logsumexp(-f) - np.log(f.size))
+    return f.mean() - np.log(seen + unseen(f))
+
+
+def unseen(sigma: np.ndarray) -> float:
+    """Share of transitions more against reversal than any was seen along it: P(σ) = e^{−(−σ)} P(−σ) of those −σ."""
+    return float(np.mean(sigma > -sigma.min()))
+
+
+def _error(half, f):
+    """Of the bound of one half, from what each block adds to it."""
+    weight = np.exp(f.min() - f)
+    influence = f - weight / weight.mean()
+    means = np.array([influence[block].mean() for block in half.blocks])
+    share = np.array([influence[block].size for block in half.blocks]) / f.size
+    if len(share) < 2:
+        return np.nan
+    return np.sqrt(((share * (means - share @ means)) ** 2).sum() * len(share) / (len(share) - 1))
+
+
+def _fit(half, basis, size, start):
+    """The maximum of the bound over c, by Newton's method, from that of a smaller basis or the one for short steps."""
+    mean, second = half.mean[:size], half.second[:size, :size]
+    candidates = [np.concatenate([start, np.zeros(size - len(start))]), _solve(second, 2 * mean)]
+    values = [_values(half, basis, c) for c in candidates]
+    at = int(np.argmax([_trusted(f) for f in values]))
+    c, f = candidates[at], values[at]
+    enough = _PRECISION * size / half.transitions
+    for _ in range(_NEWTON_STEPS):
+        gradient, hessian = _derivatives(half, basis, f, mean)
+        step = _solve(hessian, gradient)
+        if gradient @ step / 2 < enough:
+            break
+        length = 1.0
+        while _trusted(trial := _values(half, basis, c + length * step)) <= _trusted(f):
+            length /= 2
+            if length < _SMALLEST_STEP:
+                return c
+        c, f = c + length * step, trial
+    return c
+
+
+def _trusted(f):
+    """The bound, or −∞ where it hangs on fewer transitions than can be relied on."""
+    return _bound(f) if weight_ess(f) >= min(MIN_WEIGHT_ESS, f.size / 10) else -np.inf
+
+
+def _derivatives(half, basis, f, mean):
+    """Gradient of the bound in c, and minus its Hessian: mean and covariance of j under weights e^{−f}."""
+    weight = np.exp(-f - logsumexp(-f))
+    size = len(mean)
+    tilted, second = np.zeros(size), np.zeros((size, size))
+    for chain, part, currents in _currents(half, basis):
+        root = np.sqrt(weight[chain, part])
+        weighted = currents[:size] * root
+        tilted += weighted @ root
+        second += weighted @ weighted.T
+    return mean + tilted, second - np.outer(tilted, tilted)
+
+
+def _root(second):
+    """R with R Rᵀ the inverse of a matrix of second moments, on what is more than rounding."""
+    scale = np.sqrt(np.maximum(np.diag(second), np.finfo(float).tiny))
+    values, axes = np.linalg.eigh(second / np.outer(scale, scale))
+    kept = values > _DEPENDENT * values[-1]
+    return axes[:, kept] / np.sqrt(values[kept]) / scale[:, None]
+
+
+def _solve(second, right):
+    root = _root(second)
+    return root @ (root.T @ right)
