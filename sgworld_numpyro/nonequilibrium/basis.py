@@ -96,6 +96,8 @@ class CurrentBasis(NamedTuple):
         parity: ε, of shape (dim,).
         units: what offsets from the mean are multiplied with from the right, of shape (dim, dim).
         functions: φ.
+        potentials: functions ψ of the same, whose differences ψ(x') − ψ(x) are much like some of the currents; none
+            where there are momenta.
         reach: where to cut off offsets in those units, of which φ are functions; infinite where φ are functions of the
             position as it is.
         longest: where to cut off moves x' − εx in those units, of shape (dim,).
@@ -106,6 +108,7 @@ class CurrentBasis(NamedTuple):
     parity: Float[np.ndarray, "dim"]
     units: Float[np.ndarray, "dim dim"]
     functions: Functions
+    potentials: Functions | None
     reach: float
     longest: Float[np.ndarray, "dim"]
     levels: tuple[int, ...]
@@ -121,11 +124,21 @@ class CurrentBasis(NamedTuple):
         for start in range(transitions.start, transitions.stop, length):
             yield slice(start, min(start + length, transitions.stop))
 
-    def values(self, position: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n functions"]:
+    def values(self, positions: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n functions"]:
         """φ at positions."""
+        return self.functions(self._arguments(positions))
+
+    def differences(self, positions: Float[np.ndarray, "draw dim"]) -> Float[np.ndarray, "potentials transition"]:
+        """ψ(x') − ψ(x) of successive positions: of mean 0 in every stationary state."""
+        if self.potentials is None:
+            return np.zeros((0, len(positions) - 1))
+        return np.diff(self.potentials(self._arguments(positions)), axis=0).T
+
+    def _arguments(self, positions):
+        """What φ and ψ are functions of."""
         if np.isfinite(self.reach):
-            return self.functions(np.clip((position - self.centre) @ self.units, -self.reach, self.reach))
-        return self.functions(position)
+            return np.clip((positions - self.centre) @ self.units, -self.reach, self.reach)
+        return positions
 
     def means(self, positions: Float[np.ndarray, "draw dim"]) -> Float[np.ndarray, "functions transition"]:
         """½ [φ(x) + φ(εx')] of successive positions."""
@@ -175,7 +188,11 @@ def current_basis(
     longest = REACH * _robust_spread(_moves(pairs, parity)[0])
     reach = REACH if functions is None else np.inf
     phi: Functions = Monomials(dim, order) if functions is None else functions
-    return CurrentBasis(centre, parity, units, phi, reach, longest, levels)
+    # the gradients of monomials are those of one degree less
+    psi: Functions | None = Monomials(dim, order + 1) if functions is None else functions
+    if np.any(parity < 0):
+        psi = None
+    return CurrentBasis(centre, parity, units, phi, psi, reach, longest, levels)
 
 
 def _moves(unit, parity):

@@ -27,6 +27,8 @@ _NEWTON_STEPS = 50
 _SMALLEST_STEP = 1e-6
 _PRECISION = 0.01  # of the uncertainty of the bound, currents / transitions
 _KEPT = 2**24  # numbers that are kept of each half, 128 MB; of longer runs they are computed at every step
+_BY_CHANCE = 10  # of symmetric numbers, exceed the size of the least of them once in 1000 runs
+_DIFFERENCE = 0.01  # of the second moment is left of a current that is the difference of a function
 _DEPENDENT = 1e-11  # relative second moment below which a combination of currents is not told from rounding
 
 
@@ -50,6 +52,14 @@ class CurrentBound(NamedTuple):
     p_value: float
 
 
+class _Differences(NamedTuple):
+    """What differences Δψ of functions of the position make of the currents."""
+
+    sums: Float[np.ndarray, "blocks potentials"]
+    cross: Float[np.ndarray, "currents potentials"]  # mean of j Δψᵀ
+    second: Float[np.ndarray, "potentials potentials"]  # mean of Δψ Δψᵀ
+
+
 class _Half(NamedTuple):
     """Half of the draws, with sums of all currents."""
 
@@ -57,6 +67,7 @@ class _Half(NamedTuple):
     blocks: list[tuple[int, slice]]
     sums: Float[np.ndarray, "blocks currents"]
     second: Float[np.ndarray, "currents currents"]  # mean of j jᵀ
+    differences: "_Differences"
     kept: list | None  # the currents themselves, where there is room for them
 
     @property
@@ -82,9 +93,8 @@ def current_bound(x: Draws, basis: CurrentBasis, *, blocks: int, surrogates: int
             f"{fewest} transitions in half of the draws are too few for {basis.levels[0]} currents: want "
             f"{MIN_TRANSITIONS * basis.levels[0]}. Run longer, or use principal_components(x, k).apply(x)."
         )
-    sums = np.concatenate([half.sums for half in pair])
-    second = sum(half.second * half.transitions for half in pair) / sum(half.transitions for half in pair)
-    null, p_value = reversal_test(sums, second, levels, surrogates, seed)
+    transitions = sum(half.transitions for half in pair)
+    null, p_value = _reversal_test(pair, levels, surrogates, seed)
     weights: list = [np.zeros(0), np.zeros(0)]
     best = -np.inf
     for level, size in enumerate(levels):
@@ -98,37 +108,37 @@ def current_bound(x: Draws, basis: CurrentBasis, *, blocks: int, surrogates: int
             error = np.hypot(*(_error(half, f) for half, f in zip(pair, other, strict=True))) / 2
             chosen = level, rate, error, joined(*other, chains=len(x))
     level, rate, error, sigma = chosen
-    transitions = sum(half.transitions for half in pair)
     null_rate = 2 * float(null[level].mean()) / transitions**2
     return CurrentBound(sigma, float(rate), float(error), level, null_rate, p_value)
 
 
-def reversal_test(
-    sums: Float[np.ndarray, "blocks currents"],
-    second: Float[np.ndarray, "currents currents"],
-    levels: list[int],
-    surrogates: int,
-    seed: int,
-) -> tuple[Float[np.ndarray, "levels surrogates"], float]:
+def _reversal_test(pair, levels, surrogates, seed):
     """How far the sums of currents are from 0, where a block read backwards changes the sign of its own.
 
-    The size is Σ S_bᵀ M⁻¹ S_b' over pairs of different blocks, M = E j jᵀ, which no reversal changes. Of several bases
-    the one in which the run stands out most decides, as it does for each of the surrogates.
-
-    Args:
-        sums: S of the currents over each block.
-        second: M.
-        levels: how many of the currents make each basis.
-        surrogates: how many random reversals make the null.
-        seed: their seed.
+    The size is Σ S_bᵀ M⁻¹ S_b' over pairs of different blocks, with S the sums over a block and M = E j jᵀ, which no
+    reversal changes. What differences Δψ say of the currents is taken from S and M before: it has mean 0 with and
+    without detailed balance, and nearly cancels between neighbouring blocks, but not between those read backwards.
+    Of several bases the one in which the run stands out most decides, as it does for each of the surrogates.
 
     Returns:
-        The sizes of the surrogates, and the p-value.
+        The sizes of the surrogates in each basis, and the p-value.
     """
+    share = np.array([half.transitions for half in pair]) / sum(half.transitions for half in pair)
+    second, cross, square = (
+        sum(w * part for w, part in zip(share, parts, strict=True))
+        for parts in zip(
+            *[(half.second, half.differences.cross, half.differences.second) for half in pair], strict=True
+        )
+    )
+    slope = cross @ _root(square)
+    explained, ends = slope @ slope.T, np.concatenate([half.differences.sums for half in pair]) @ _root(square)
+    sums = np.concatenate([half.sums for half in pair]) - ends @ slope.T
     signs = np.concatenate([np.ones((1, len(sums))), 1.0 - 2 * random_reversals(len(sums), surrogates, seed)])
     sizes = []
     for size in levels:
-        unit = sums[:, :size] @ _root(second[:size, :size])
+        root = _root(second[:size, :size])
+        left, axes = np.linalg.eigh(np.eye(root.shape[1]) - root.T @ explained[:size, :size] @ root)
+        unit = sums[:, :size] @ root @ axes[:, left > _DIFFERENCE] / np.sqrt(left[left > _DIFFERENCE])
         sizes.append(((signs @ unit) ** 2).sum(1) - (unit**2).sum())
     table = np.array(sizes)
     ordered = np.sort(table, axis=1)
@@ -145,16 +155,24 @@ def weight_ess(sigma: np.ndarray) -> float:
 def _half(draws, basis, blocks):
     cuts = time_blocks((draws.shape[0], draws.shape[1] - 1), max(blocks, 1))
     transitions = draws.shape[0] * (draws.shape[1] - 1)
+    potentials = len(basis.differences(draws[0, :2]))
     sums, second = np.zeros((len(cuts), basis.size)), np.zeros((basis.size, basis.size))
+    ends, cross, square = np.zeros((len(cuts), potentials)), 0.0, 0.0
     kept: list | None = [] if transitions * basis.size <= _KEPT else None
-    for of_block, (chain, block) in zip(sums, cuts, strict=True):
+    for of_block, end, (chain, block) in zip(sums, ends, cuts, strict=True):
         for part in basis.parts(block):
             currents = basis.of(draws[chain], part)
+            differences = basis.differences(draws[chain, part.start : part.stop + 1])
             of_block += currents.sum(1)
+            end += differences.sum(1)
             second += currents @ currents.T
+            cross = cross + currents @ differences.T
+            square = square + differences @ differences.T
             if kept is not None:
                 kept.append((chain, part, currents))
-    return _Half(draws, cuts, sums, second / transitions, kept)
+    return _Half(
+        draws, cuts, sums, second / transitions, _Differences(ends, cross / transitions, square / transitions), kept
+    )
 
 
 def _currents(half, basis):
@@ -176,14 +194,14 @@ def _values(half, basis, c):
 
 
 def _bound(f):
-    """E f − ln E e^{−f}, with what reversals that were too rare to be seen add to E e^{−f} = 1."""
+    """E f − ln E e^{−f}, with the P(f) = e^{f} P(−f) that reversals −f add which were too rare to be seen."""
     seen = np.exp(logsumexp(-f) - np.log(f.size))
     return f.mean() - np.log(seen + unseen(f))
 
 
 def unseen(sigma: np.ndarray) -> float:
-    """Share of transitions more against reversal than any was seen along it: P(σ) = e^{−(−σ)} P(−σ) of those −σ."""
-    return float(np.mean(sigma > -sigma.min()))
+    """Share of the transitions whose reversal −σ is beyond all that were seen, but for what chance alone makes so."""
+    return max(float(np.sum(sigma > -sigma.min())) - _BY_CHANCE, 0.0) / sigma.size
 
 
 def _error(half, f):
@@ -241,7 +259,7 @@ def _root(second):
     """R with R Rᵀ the inverse of a matrix of second moments, on what is more than rounding."""
     scale = np.sqrt(np.maximum(np.diag(second), np.finfo(float).tiny))
     values, axes = np.linalg.eigh(second / np.outer(scale, scale))
-    kept = values > _DEPENDENT * values[-1]
+    kept = values > _DEPENDENT * values.max(initial=0.0)
     return axes[:, kept] / np.sqrt(values[kept]) / scale[:, None]
 
 
