@@ -27,7 +27,6 @@ from sgworld_numpyro.nonequilibrium.autoregression import (
     transposed,
 )
 from sgworld_numpyro.nonequilibrium.basis import Functions, current_basis
-from sgworld_numpyro.nonequilibrium.variational import current_bound, unseen
 from sgworld_numpyro.nonequilibrium.moments import (
     Draws,
     LaggedMoments,
@@ -39,6 +38,7 @@ from sgworld_numpyro.nonequilibrium.moments import (
     lagged_moments,
     random_reversals,
 )
+from sgworld_numpyro.nonequilibrium.variational import current_bound, unseen
 
 Method = Literal["ar1", "ito", "stratonovich", "currents"]
 
