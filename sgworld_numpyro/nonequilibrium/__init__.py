@@ -28,6 +28,7 @@ from sgworld_numpyro.nonequilibrium.theorems import (
     fluctuation_theorems,
 )
 from sgworld_numpyro.nonequilibrium.uncertainty import UncertaintyRelation, uncertainty_relation
+from sgworld_numpyro.nonequilibrium.velocity import LocalVelocity, VelocityField, local_velocity, velocity_field
 
 __all__ = [
     "Assumptions",
@@ -38,11 +39,13 @@ __all__ = [
     "LaggedMoments",
     "LinearDescriptionWarning",
     "LinearDynamics",
+    "LocalVelocity",
     "ProbabilityCurrent",
     "Projection",
     "RelativeFisherDecomposition",
     "SigmaHistogram",
     "UncertaintyRelation",
+    "VelocityField",
     "check_assumptions",
     "circulation",
     "entropy_production",
@@ -52,10 +55,12 @@ __all__ = [
     "lagged_moments",
     "largest_order",
     "linear_dynamics",
+    "local_velocity",
     "principal_components",
     "probability_current",
     "radial_functions",
     "random_projection",
     "relative_fisher_decomposition",
     "uncertainty_relation",
+    "velocity_field",
 ]

@@ -130,13 +130,16 @@ def _reversal_test(pair, levels, surrogates, seed):
             *[(half.second, half.differences.cross, half.differences.second) for half in pair], strict=True
         )
     )
-    slope = cross @ _root(square)
-    explained, ends = slope @ slope.T, np.concatenate([half.differences.sums for half in pair]) @ _root(square)
+    slope = cross @ root_of_inverse(square)
+    explained, ends = (
+        slope @ slope.T,
+        np.concatenate([half.differences.sums for half in pair]) @ root_of_inverse(square),
+    )
     sums = np.concatenate([half.sums for half in pair]) - ends @ slope.T
     signs = np.concatenate([np.ones((1, len(sums))), 1.0 - 2 * random_reversals(len(sums), surrogates, seed)])
     sizes = []
     for size in levels:
-        root = _root(second[:size, :size])
+        root = root_of_inverse(second[:size, :size])
         left, axes = np.linalg.eigh(np.eye(root.shape[1]) - root.T @ explained[:size, :size] @ root)
         unit = sums[:, :size] @ root @ axes[:, left > _DIFFERENCE] / np.sqrt(left[left > _DIFFERENCE])
         sizes.append(((signs @ unit) ** 2).sum(1) - (unit**2).sum())
@@ -255,7 +258,7 @@ def _derivatives(half, basis, f, mean):
     return mean + tilted, second - np.outer(tilted, tilted)
 
 
-def _root(second):
+def root_of_inverse(second: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n rank"]:
     """R with R Rᵀ the inverse of a matrix of second moments, on what is more than rounding."""
     scale = np.sqrt(np.maximum(np.diag(second), np.finfo(float).tiny))
     values, axes = np.linalg.eigh(second / np.outer(scale, scale))
@@ -264,5 +267,5 @@ def _root(second):
 
 
 def _solve(second, right):
-    root = _root(second)
+    root = root_of_inverse(second)
     return root @ (root.T @ right)
