@@ -151,9 +151,8 @@ def velocity_field(
     places = np.stack(np.meshgrid(horizontal, vertical, indexing="ij"), -1).reshape(-1, 2)
     found = local_velocity(plane, places, blocks=blocks, **options)
     flat = plane.reshape(-1, 2)
-    density = np.histogram2d(flat[:, 0], flat[:, 1], bins=edges)[0] / (
-        len(flat) * np.diff(edges[0])[0] * np.diff(edges[1])[0]
-    )
+    area = (edges[0][1] - edges[0][0]) * (edges[1][1] - edges[1][0])
+    density = np.histogram2d(flat[:, 0], flat[:, 1], bins=edges)[0] / (len(flat) * area)
     velocity, error = (field.T.reshape(2, bins, bins) for field in (found.velocity, found.error))
     return VelocityField(horizontal, vertical, velocity, error, density, found.order, found.p_value)
 
