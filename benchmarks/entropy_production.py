@@ -1,4 +1,4 @@
-"""Entropy production measured on systems that are driven by a known amount, beside the public Stochastic Force Inference.
+"""Entropy production of systems that are driven by a known amount, beside the public Stochastic Force Inference.
 
 For every system: the exact rate in nats per unit of time, what each method measures, with its own error, the rms error
 over independent runs, seconds, and the time that a run would have to take for 10 %. The peer is asked where it is
@@ -72,7 +72,7 @@ def main(argv=None):
     parser.add_argument("--quick", action="store_true", help="two short runs of each")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there")
     options = parser.parse_args(argv)
-    runs, draws = (2, 2000) if options.quick else (6, 20_000)
+    runs, draws = (2, 2000) if options.quick else (4, 20_000)
     numbers = {}
     print(f"16 chains of {draws} draws, {runs} runs. Nats per unit of time; error: stated | rms over runs.\n")
     print(f"{'system':<20}{'exact':>8}{'method':>10}{'mean':>9}{'stated':>9}{'rms':>9}{'s':>7}{'time for 10 %':>15}")
