@@ -89,6 +89,10 @@ def test_labelled_measures_of_a_run(data, tmp_path):
         np.testing.assert_array_equal(
             current["density"], labelled.probability_current(source, dims=("mean[0]", "mean[1]"), bins=6)["density"]
         )
+        field = labelled.velocity_field(source, bins=6)
+        assert field["velocity"].dims == ("component", "x", "y")
+        assert field["component"].values.tolist() == ["mean[0]", "mean[1]"]
+        assert 0 < float(field["p_value"]) <= 1
         assert labelled.check_assumptions(source).relaxation_time > 0
         with pytest.raises(ValueError, match="no site 'w' in the posterior; it has mean"):
             labelled.positions(source, var_names=["w"])

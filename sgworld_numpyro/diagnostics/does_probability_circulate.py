@@ -128,14 +128,13 @@ def draw(data, verdict, path):
         _draw_one(draws[names[0]].values, names[0], path)
         return
     plane = tuple(verdict.numbers["planes"][0]["plane"])
-    map_ = labelled.probability_current(draws, dims=plane, bins=BINS)
+    map_ = labelled.velocity_field(draws, dims=plane, bins=BINS)
     centre = [float(draws[name].mean()) for name in plane]
     sd = [float(draws[name].std()) for name in plane]
     x, y = ((map_[axis].values - c) / s for axis, c, s in zip("xy", centre, sd, strict=True))
     # in units of the sds a plane is round: the arrows' angles are those of the flow on the page
-    current, error = ((map_[key].values.T / np.array(sd)).T for key in ("current", "error"))
-    size, noise = np.hypot(*current), np.hypot(*error)
-    seen = np.isfinite(size) & (size > 2 * noise)
+    current = (map_["current"].values.T / np.array(sd)).T
+    p_value = float(map_["p_value"])
     figure = Figure(figsize=(6.4 if len(names) == 2 else 10.4, 5.2), layout="constrained")
     left, *others = figure.subplots(1, 1 if len(names) == 2 else 2, squeeze=False)[0]
     density = map_["density"].values.T * sd[0] * sd[1]
@@ -143,19 +142,13 @@ def draw(data, verdict, path):
     shades = left.pcolormesh(x, y, density, cmap="Blues", vmin=0, vmax=2 * density.max(), shading="nearest")
     bar = figure.colorbar(shades, ax=left, label="probability density, per product of sds", shrink=0.8)
     bar.ax.set_ylim(0, density.max())
-    longest = np.nanmax(size)
-    grid_x, grid_y = np.meshgrid(x, y, indexing="ij")
-    spacing = x[1] - x[0]
-    kinds = ((~seen, "0.5", 0.003, "within two errors of 0"), (seen, ORANGE, 0.006, "beyond two errors"))
-    for mask, color, width, label in kinds:
-        arrows = current[:, mask] / longest * 1.6 * spacing
-        left.quiver(
-            grid_x[mask], grid_y[mask], *arrows, angles="xy", scale_units="xy", scale=1, color=color, width=width
-        )
-        left.plot([], [], marker=r"$\rightarrow$", ms=11, ls="none", color=color, label=label)
+    arrows = current / np.hypot(*current).max() * 1.6 * (x[1] - x[0])
+    color = ORANGE if p_value <= SIGNIFICANT else "0.5"
+    grid = np.meshgrid(x, y, indexing="ij")
+    left.quiver(*grid, *arrows, angles="xy", scale_units="xy", scale=1, color=color, width=0.005, pivot="mid")
     left.set(aspect="equal", xlabel=f"{plane[0]}, from its mean in sds", ylabel=f"{plane[1]}, from its mean in sds")
-    left.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.05), ncols=2)
-    left.set_title("probability current over the density", fontsize=9, loc="left")
+    chance = f"p = {p_value:.2g} for all arrows together"
+    left.set_title(f"probability current over the density; {chance}", fontsize=9, loc="left")
     for right in others:
         shown = verdict.numbers["planes"][:15][::-1]
         prominence = [abs(entry["z"]) for entry in shown]
