@@ -47,7 +47,8 @@ def peer(x, step):
     from SFI import OverdampedLangevinInference, TrajectoryCollection
     from SFI.bases import monomials_up_to
 
-    first, *others = (TrajectoryCollection.from_arrays(X=chain, dt=step) for chain in x)
+    scaled = x / x.std((0, 1))  # its monomials are of the coordinates as they are; the rate has no units of length
+    first, *others = (TrajectoryCollection.from_arrays(X=chain, dt=step) for chain in scaled)
     trajectories = first.concat(others) if others else first
     inference = OverdampedLangevinInference(trajectories)
     inference.compute_diffusion_constant()

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from sgworld_numpyro.nonequilibrium.autoregression import LinearDynamics, fit_linear_dynamics
-from sgworld_numpyro.nonequilibrium.moments import Draws, as_draws, time_blocks
+from sgworld_numpyro.nonequilibrium.draws import Draws, as_draws
+from sgworld_numpyro.nonequilibrium.moments import time_blocks
 
 # A departure is reported if it is both beyond chance and large enough to matter.
 SIGNIFICANT = 4.5  # standard errors

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sgworld_numpyro.nonequilibrium.autoregression import check_full_rank
-from sgworld_numpyro.nonequilibrium.moments import Draws
+from sgworld_numpyro.nonequilibrium.draws import Draws
 
 Functions = Callable[[Float[np.ndarray, "n dim"]], Float[np.ndarray, "n functions"]]
 

@@ -5,10 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from sgworld_numpyro.nonequilibrium.draws import Draws, as_draws
 from sgworld_numpyro.nonequilibrium.moments import (
-    Draws,
     LaggedMoments,
-    as_draws,
     as_moments,
     exceedance,
     jackknife,

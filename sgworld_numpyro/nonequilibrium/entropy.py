@@ -1,13 +1,7 @@
 """Entropy production of a stationary chain: how much likelier its transitions are than their reversals.
 
-``"currents"`` takes nothing for granted but a stationary Markov chain: see ``variational``. The other methods rest on
-the linear description (``fit_linear_dynamics``), with v(x) = −C Σ⁻¹ (x − m) the velocity of the
-probability, D = Q/2 and C the area matrix:
-
-- ``"ar1"``: σ = ln [p(x) P(x'|x)] / [p(x') P(x|x')], the log-ratio itself, for steps of any size;
-- ``"ito"``: σ = v(x)ᵀ D⁻¹ (x' − x), the form of arXiv 2306.03521. It takes time as continuous: Σ and C solve
-  (1 − A) Σ + Σ (1 − A)ᵀ = Q. Its integral theorem is exact at any step size, its rate is too large at large steps;
-- ``"stratonovich"``: σ = v((x + x')/2)ᵀ D⁻¹ (x' − x), which agrees with the others as steps become small.
+By the linear description (``fit_linear_dynamics``) in the three definitions of ``log_ratios``, or by ``"currents"``,
+which takes nothing for granted but a stationary Markov chain: see ``variational``.
 """
 
 import warnings
@@ -18,29 +12,24 @@ from jaxtyping import Float
 
 from sgworld_numpyro.nonequilibrium.assumptions import check_assumptions
 from sgworld_numpyro.nonequilibrium.autoregression import (
-    Fits,
     LinearDynamics,
-    check_full_rank,
     fit_linear_dynamics,
     least_squares,
-    stationary_covariance,
-    transposed,
 )
 from sgworld_numpyro.nonequilibrium.basis import Functions, current_basis
+from sgworld_numpyro.nonequilibrium.draws import Draws, as_draws, halves, joined
+from sgworld_numpyro.nonequilibrium.log_ratios import LinearMethod, forms_of, mean_of_forms, values_of_forms
 from sgworld_numpyro.nonequilibrium.moments import (
-    Draws,
     LaggedMoments,
-    as_draws,
     exceedance,
-    halves,
     jackknife,
-    joined,
     lagged_moments,
     random_reversals,
 )
 from sgworld_numpyro.nonequilibrium.variational import current_bound, unseen
 
-Method = Literal["ar1", "ito", "stratonovich", "currents"]
+Method = LinearMethod | Literal["currents"]
+METHODS = (*get_args(LinearMethod), "currents")
 
 RELAXATIONS_OF_A_BLOCK = 10
 MAX_UNSEEN = 0.2  # of the transitions may be more against reversal than any that was seen along it
@@ -101,7 +90,7 @@ def entropy_production(
 
     Args:
         x: draws (chain, draw, dim), one a period of the scheme, or their ``LaggedMoments``.
-        method: how a transition's entropy production is defined; see the module.
+        method: how a transition's entropy production is defined; see ``log_ratios`` and ``variational``.
         order: largest degree of the monomials φ of ``"currents"``. Of those up to it the one is taken that shows most
             of the half of the draws that it was not fitted to.
         basis: functions φ of your own for ``"currents"``: of an array of positions (n, dim), in the units of the draws,
@@ -136,13 +125,13 @@ def entropy_production(
     if dynamics is not None and len(dynamics.mean) != dim:
         raise ValueError(f"dynamics of {len(dynamics.mean)} dimensions, draws of {dim}; fit or predict them alike.")
     if dynamics is not None:
-        forms = _forms(dynamics, method, parity)
-        rate = float(_rate(dynamics, forms))
+        forms = forms_of(dynamics, method, parity)
+        rate = float(mean_of_forms(dynamics, forms))
         return EntropyProduction(_sigma(draws, dynamics, forms), rate, np.nan, np.nan, np.nan)
 
     moments = x if isinstance(x, LaggedMoments) else lagged_moments(x, blocks)
     dynamics = fit_linear_dynamics(moments.pooled())
-    forms = _forms(dynamics, method, parity)
+    forms = forms_of(dynamics, method, parity)
     if surrogates < 1:
         raise ValueError(_FEW_SURROGATES.format(surrogates))
     if draws is not None:
@@ -150,7 +139,7 @@ def entropy_production(
 
     def plug_in(parts):
         fits = least_squares(parts)
-        return _rate(fits, _forms(fits, method, parity))
+        return mean_of_forms(fits, forms_of(fits, method, parity))
 
     estimate = jackknife(plug_in, moments)
     bias = float(estimate.bias)
@@ -198,7 +187,7 @@ def held_out_sigma(
         return bound.sigma
     pair = halves(x)
     fits = [fit_linear_dynamics(half) for half in pair[::-1]]
-    sigma = [_sigma(half, fit, _forms(fit, method, parity)) for half, fit in zip(pair, fits, strict=True)]
+    sigma = [values_of_forms(half, fit, forms_of(fit, method, parity)) for half, fit in zip(pair, fits, strict=True)]
     return joined(*sigma, chains=len(x))
 
 
@@ -234,69 +223,13 @@ def _warn_of_others(draws, dynamics, blocks):
         )
 
 
-class _Forms(NamedTuple):
-    """σ = xᵀ now x + x'ᵀ after x' + x'ᵀ cross x, from the mean: every method's σ is quadratic."""
-
-    now: Float[np.ndarray, "*fits dim dim"]
-    after: Float[np.ndarray, "*fits dim dim"]
-    cross: Float[np.ndarray, "*fits dim dim"]
-
-
-def _forms(dynamics: LinearDynamics | Fits, method: Method, parity: Float[np.ndarray, "dim"]) -> _Forms:
-    propagator, noise, covariance = dynamics.A, dynamics.Q, dynamics.covariance
-    if np.any(parity < 0):
-        remedy = "A kinetic chain with one noise a step shows all of it only over a few: record every k-th, x[:, ::k]."
-        check_full_rank(noise, "the covariance of the noise", remedy)
-    else:
-        check_full_rank(noise, "the covariance of the noise")
-    precision = np.linalg.inv(noise)
-    if method == "ar1":
-        stiffness = np.linalg.inv(covariance)
-        flip = np.outer(parity, parity)
-        reverse, reverse_precision = propagator * flip, precision * flip
-        return _Forms(
-            (reverse_precision - transposed(propagator) @ precision @ propagator - stiffness) / 2,
-            (transposed(reverse) @ reverse_precision @ reverse - precision + stiffness * flip) / 2,
-            precision @ propagator - transposed(reverse) @ reverse_precision,
-        )
-    drift = np.eye(len(parity)) - propagator
-    covariance = _continuous_covariance(drift, noise)
-    areas = (drift @ covariance - covariance @ transposed(drift)) / 2
-    force = -2 * precision @ areas @ np.linalg.inv(covariance)  # D⁻¹ v, per displacement
-    if method == "ito":
-        return _Forms(-force, np.zeros_like(force), force)
-    return _Forms(-force / 2, force / 2, (force - transposed(force)) / 2)
-
-
-def _continuous_covariance(drift, noise):
-    """The solution of M Σ + Σ Mᵀ = Q, through Cayley's transform of M to a map that contracts."""
-    rate = np.trace(drift, axis1=-2, axis2=-1)[..., None, None] / drift.shape[-1] * np.eye(drift.shape[-1])
-    inverse = np.linalg.inv(rate + drift)
-    return stationary_covariance((rate - drift) @ inverse, 2 * rate @ inverse @ noise @ transposed(inverse))
-
-
-def _rate(dynamics: LinearDynamics | Fits, forms: _Forms) -> Float[np.ndarray, "*fits"]:
-    """The mean of σ in the stationary state of the dynamics."""
-    covariance = dynamics.covariance
-    mean = (forms.now + forms.after) @ covariance + forms.cross @ covariance @ transposed(dynamics.A)
-    return np.trace(mean, axis1=-2, axis2=-1)
-
-
-def _sigma(draws: Draws | None, dynamics: LinearDynamics, forms: _Forms):
-    if draws is None:
-        return None
-    sigma = np.empty((draws.shape[0], draws.shape[1] - 1))
-    for chain, of_chain in zip(draws, sigma, strict=True):  # one by one: what is computed between stays in the cache
-        offset = chain - dynamics.mean
-        now, after = offset[:-1], offset[1:]
-        of_chain[:] = np.einsum("td,td->t", now, now @ forms.now + after @ forms.cross)
-        of_chain += np.einsum("td,td->t", after, after @ forms.after)
-    return sigma
+def _sigma(draws, dynamics, forms):
+    return None if draws is None else values_of_forms(draws, dynamics, forms)
 
 
 def _parity(kinetic, method, dim):
-    if method not in get_args(Method):
-        raise ValueError(f"method={method!r} is unknown; choose one of {', '.join(map(repr, get_args(Method)))}.")
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is unknown; choose one of {', '.join(map(repr, METHODS))}.")
     parity = np.ones(dim)
     if not kinetic:
         return parity

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 from sgworld_numpyro.nonequilibrium.basis import CurrentBasis
-from sgworld_numpyro.nonequilibrium.moments import Draws, halves, joined, random_reversals, time_blocks
+from sgworld_numpyro.nonequilibrium.draws import Draws, halves, joined
+from sgworld_numpyro.nonequilibrium.moments import random_reversals, time_blocks
 from sgworld_numpyro.nonequilibrium.theorems import MIN_WEIGHT_ESS
 
 MIN_TRANSITIONS = 10  # of the smaller half, for each current that is fitted

@@ -11,7 +11,8 @@ from jaxtyping import Float
 
 from sgworld_numpyro.nonequilibrium.basis import CurrentBasis, Functions, current_basis
 from sgworld_numpyro.nonequilibrium.currents import plane_of
-from sgworld_numpyro.nonequilibrium.moments import Draws, as_draws, halves, time_blocks
+from sgworld_numpyro.nonequilibrium.draws import Draws, as_draws, halves
+from sgworld_numpyro.nonequilibrium.moments import time_blocks
 from sgworld_numpyro.nonequilibrium.variational import current_bound, root_of_inverse
 
 
