@@ -180,6 +180,16 @@ def test_nothing_hangs_on_units_parts_or_direction(draws, monkeypatch):
     np.testing.assert_allclose(entropy_production(x, "currents")[1:], found[1:], rtol=1e-6)
 
 
+def test_moves_that_only_one_half_has_seen():
+    """Rare ones, of which a fit to the other half says anything: independent draws, of which nothing comes."""
+    for seed in range(4):
+        rare = (np.random.default_rng(seed).random((4, 2000, 2)) < 0.05).astype(float)
+        found = entropy_production(rare, "currents")
+        assert abs(found.rate) < 5 * found.rate_error
+        assert found.rate_error < 0.01
+        assert found.p_value > 0.01
+
+
 def test_single_precision_and_few_chains(draws):
     system, _ = NONLINEAR["vortices"]
     for chains in (1, 3):

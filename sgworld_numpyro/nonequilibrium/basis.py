@@ -14,7 +14,7 @@ from math import comb
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from sgworld_numpyro.nonequilibrium.autoregression import check_full_rank
 from sgworld_numpyro.nonequilibrium.draws import Draws
@@ -24,6 +24,7 @@ Functions = Callable[[Float[np.ndarray, "n dim"]], Float[np.ndarray, "n function
 MAX_CURRENTS = 2000  # their second moments take 32 MB, and a fit to a million transitions minutes
 MAX_ORDER = 9  # beyond which monomials of one coordinate are hardly independent to double precision
 REACH = 4.0  # robust standard deviations, to where one Gaussian number in 16 000 gets
+MAX_LEVERAGE = 0.2  # share that one transition may have in what the draws say of some combination of currents
 _CHUNK = 2**20  # numbers at a time: 8 MB
 _LOOKED_AT = 2**16  # draws, for robust standard deviations
 _TO_SD = 1.4826  # from the median of |x| of a centred Gaussian
@@ -102,6 +103,8 @@ class CurrentBasis(NamedTuple):
             position as it is.
         longest: where to cut off moves x' − εx in those units, of shape (dim,).
         levels: numbers of currents that make nested bases, the last that of all.
+        leverage: R with R Rᵀ = (Σ j jᵀ)⁻¹, by which transitions too rare to learn from are known: their currents are 0.
+            None where all are kept.
     """
 
     centre: Float[np.ndarray, "dim"]
@@ -112,6 +115,7 @@ class CurrentBasis(NamedTuple):
     reach: float
     longest: Float[np.ndarray, "dim"]
     levels: tuple[int, ...]
+    leverage: Float[np.ndarray, "currents rank"] | None = None
 
     @property
     def size(self) -> int:
@@ -155,7 +159,16 @@ class CurrentBasis(NamedTuple):
         """The currents of some transitions of a chain, those of one φ together."""
         positions = chain[part.start : part.stop + 1]
         moves = self.moves(positions)
-        return (self.means(positions)[:, None, :] * moves).reshape(-1, moves.shape[1])
+        currents = (self.means(positions)[:, None, :] * moves).reshape(-1, moves.shape[1])
+        if self.leverage is not None:
+            currents[:, self.rare(currents)] = 0.0
+        return currents
+
+    def rare(self, currents: Float[np.ndarray, "currents transition"]) -> Bool[np.ndarray, "transition"]:
+        """Which transitions alone, or with a few more, decide on some combination of currents."""
+        if self.leverage is None:
+            return np.zeros(currents.shape[1], bool)
+        return ((self.leverage.T @ currents) ** 2).sum(0) > MAX_LEVERAGE
 
 
 def current_basis(
@@ -187,9 +200,9 @@ def current_basis(
     pairs = np.stack([now, after]) / spread
     longest = REACH * _robust_spread(_moves(pairs, parity)[0])
     reach = REACH if functions is None else np.inf
-    phi: Functions = Monomials(dim, order) if functions is None else functions
+    phi: Functions = Monomials(dim, int(order)) if functions is None else functions
     # the gradients of monomials are those of one degree less
-    psi: Functions | None = Monomials(dim, order + 1) if functions is None else functions
+    psi: Functions | None = Monomials(dim, int(order) + 1) if functions is None else functions
     if np.any(parity < 0):
         psi = None
     return CurrentBasis(centre, parity, units, phi, psi, reach, longest, levels)
@@ -210,6 +223,7 @@ def _robust_spread(values):
 def _levels_of_monomials(dim, order):
     if not 1 <= order <= MAX_ORDER or order != int(order):
         raise ValueError(f"order={order!r}; want a whole number from 1 to {MAX_ORDER}.")
+    order = int(order)
     if monomial_currents(dim, order) > MAX_CURRENTS:
         fits = largest_order(dim, order)
         lower = f"order={fits}, which makes {monomial_currents(dim, fits)}, or " if fits else ""
@@ -219,7 +233,7 @@ def _levels_of_monomials(dim, order):
             f"{MAX_CURRENTS} that can be fitted. Use {lower}at most {fewer} dimensions: "
             f"principal_components(x, {fewer}).apply(x)."
         )
-    return tuple(monomial_currents(dim, m) for m in range(1, order + 1))
+    return tuple(monomial_currents(dim, m) for m in range(1, int(order) + 1))
 
 
 def _level_of(functions, x):

@@ -86,22 +86,31 @@ def current_bound(x: Draws, basis: CurrentBasis, *, blocks: int, surrogates: int
     Raises:
         ValueError: if there are too few transitions for the smallest basis.
     """
-    pair = [_half(part, basis, blocks // 2) for part in halves(x)]
-    fewest = min(half.transitions for half in pair)
+    parts = halves(x)
+    fewest = min(part.shape[0] * (part.shape[1] - 1) for part in parts)
     levels = [size for size in basis.levels if MIN_TRANSITIONS * size <= fewest]
     if not levels:
         raise ValueError(
             f"{fewest} transitions in half of the draws are too few for {basis.levels[0]} currents: want "
             f"{MIN_TRANSITIONS * basis.levels[0]}. Run longer, or use principal_components(x, k).apply(x)."
         )
+    pair = [_half(part, basis, blocks // 2) for part in parts]
     transitions = sum(half.transitions for half in pair)
+    second = sum(half.second * (half.transitions / transitions) for half in pair)
+    without = basis._replace(leverage=root_of_inverse(second) / np.sqrt(transitions))
+    if any(without.rare(currents).any() for half in pair for _, _, currents in _currents(half, basis)):
+        basis = without
+        pair = [_half(part, basis, blocks // 2) for part in parts]
     null, p_value = _reversal_test(pair, levels, surrogates, seed)
     weights: list = [np.zeros(0), np.zeros(0)]
     best = -np.inf
     for level, size in enumerate(levels):
         weights = [_fit(half, basis, size, start) for half, start in zip(pair, weights, strict=True)]
         own = [_values(half, basis, c) for half, c in zip(pair, weights, strict=True)]
-        other = [_values(half, basis, c) for half, c in zip(pair, weights[::-1], strict=True)]
+        other = [
+            np.clip(_values(half, basis, c), -np.abs(fitted).max(), np.abs(fitted).max())  # it knows of nothing beyond
+            for half, c, fitted in zip(pair, weights[::-1], own[::-1], strict=True)
+        ]
         held_out = np.mean([_bound(f) for f in other])
         if held_out > best:
             best = held_out
@@ -131,11 +140,9 @@ def _reversal_test(pair, levels, surrogates, seed):
             *[(half.second, half.differences.cross, half.differences.second) for half in pair], strict=True
         )
     )
-    slope = cross @ root_of_inverse(square)
-    explained, ends = (
-        slope @ slope.T,
-        np.concatenate([half.differences.sums for half in pair]) @ root_of_inverse(square),
-    )
+    root = root_of_inverse(square)
+    slope, ends = cross @ root, np.concatenate([half.differences.sums for half in pair]) @ root
+    explained = slope @ slope.T
     sums = np.concatenate([half.sums for half in pair]) - ends @ slope.T
     signs = np.concatenate([np.ones((1, len(sums))), 1.0 - 2 * random_reversals(len(sums), surrogates, seed)])
     sizes = []
@@ -224,8 +231,9 @@ def _fit(half, basis, size, start):
     mean, second = half.mean[:size], half.second[:size, :size]
     candidates = [np.concatenate([start, np.zeros(size - len(start))]), _solve(second, 2 * mean)]
     values = [_values(half, basis, c) for c in candidates]
-    at = int(np.argmax([_trusted(f) for f in values]))
-    c, f = candidates[at], values[at]
+    bounds = [_trusted(f) for f in values]
+    at = int(np.argmax(bounds))
+    c, f, bound = candidates[at], values[at], bounds[at]
     enough = _PRECISION * size / half.transitions
     for _ in range(_NEWTON_STEPS):
         gradient, hessian = _derivatives(half, basis, f, mean)
@@ -233,11 +241,11 @@ def _fit(half, basis, size, start):
         if gradient @ step / 2 < enough:
             break
         length = 1.0
-        while _trusted(trial := _values(half, basis, c + length * step)) <= _trusted(f):
+        while (better := _trusted(trial := _values(half, basis, c + length * step))) <= bound:
             length /= 2
             if length < _SMALLEST_STEP:
                 return c
-        c, f = c + length * step, trial
+        c, f, bound = c + length * step, trial, better
     return c
 
 
