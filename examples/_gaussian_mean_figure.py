@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Ellipse
 from matplotlib.transforms import Affine2D
-from scipy.stats import chi2
 
+SIGNIFICANT = 0.01  # p-value of the whole field of currents
 STYLES = {
     "SGLD": {"color": "#D55E00", "marker": "o"},
     "SGWORLD": {"color": "#0072B2", "marker": "s"},
@@ -21,7 +21,8 @@ def draw(path, bias, posteriors, flows, shown):
         bias: step sizes, the exact curve of each method on them, measured biases, step sizes allowed by the
             tolerance, and the tolerance.
         posteriors: draws of each method, from the posterior mean, and the posterior covariance.
-        flows: for each of two methods a ``ProbabilityCurrent`` and the entropy production.
+        flows: for each of two methods a ``VelocityField`` and the entropy production. Their arrows have one scale, the
+            probability that flows per pass and unit length.
         shown: R h λ of the draws.
     """
     draws, covariance = posteriors
@@ -74,26 +75,28 @@ def draw_posteriors(axis, draws, covariance, reach, shown):
 
 
 def draw_current(axis, name, flow, production, longest, reach):
-    """The current on a map of the density, pale where chance does as much in 1 % of cells. One scale for all."""
+    """The current over a map of the density, pale where the whole field could be chance. One scale for all."""
     axis.pcolormesh(flow.x, flow.y, flow.density.T, cmap="Greys", vmax=2 * np.nanmax(flow.density), shading="gouraud")
     x, y = np.meshgrid(flow.x, flow.y, indexing="ij")
-    significant = ((flow.current / flow.error) ** 2).sum(0) > chi2(2).ppf(0.99)
-    for where, alpha in ((significant, 1.0), (~significant, 0.3)):
-        axis.quiver(
-            x[where],
-            y[where],
-            *flow.current[:, where],
-            color=STYLES[name]["color"],
-            alpha=alpha,
-            angles="xy",
-            pivot="mid",
-            scale=longest / (1.5 * (flow.x[1] - flow.x[0])),
-            scale_units="xy",
-            width=0.007,
-        )
+    significant = flow.p_value <= SIGNIFICANT
+    arrows = axis.quiver(
+        x,
+        y,
+        *flow.current,
+        color=STYLES[name]["color"],
+        alpha=1.0 if significant else 0.3,
+        angles="xy",
+        pivot="mid",
+        scale=longest / (1.5 * (flow.x[1] - flow.x[0])),
+        scale_units="xy",
+        width=0.007,
+    )
+    axis.quiverkey(arrows, 0.8, 0.06, longest, f"{longest:.2g}", labelpos="E", coordinates="axes")
     square(axis, 0.8 * reach)
     rate = f"{production.measured:.4f} ± {production.error:.4f} nats a pass"
-    axis.set_title(f"{name}: probability current, {rate}", fontsize=9, loc="left")
+    axis.set_title(
+        f"{name}: probability current, p = {flow.p_value:.2g} over the field\n{rate}", fontsize=9, loc="left"
+    )
 
 
 def draw_contours(axis, covariance, **options):

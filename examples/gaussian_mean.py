@@ -37,7 +37,7 @@ from sgworld_numpyro.linear_gaussian import (
     relative_covariance_error,
     stationary_moments,
 )
-from sgworld_numpyro.nonequilibrium import entropy_production, linear_dynamics, probability_current
+from sgworld_numpyro.nonequilibrium import entropy_production, linear_dynamics, velocity_field
 from sgworld_numpyro.subsampling import SubsamplingScheme
 
 NUM_ROWS, BATCH_SIZE = 1000, 10
@@ -311,7 +311,7 @@ def main(argv=None):
         options.out / "gaussian_mean.png",
         (grid, curves, biases, allowed, TOLERANCE),
         (shown, problem.covariance),
-        {name: (probability_current(shown[name], bins=8), currents[name]) for name in COMPARED},
+        {name: (velocity_field(shown[name], bins=8), currents[name]) for name in COMPARED},
         SHOWN,
     )
     print(f"Figure and runs: {', '.join(str(options.out / name) for name in ('gaussian_mean.png', *SAVED.values()))}")

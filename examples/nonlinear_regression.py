@@ -1,7 +1,8 @@
 """Plain SGD as a steady state out of equilibrium: a net of two tanh units fitted to 200 points, as in arXiv 2306.03521.
 
 The paper's experiment: L = (N/2σ²) [mean (y − f)² + 0.001 |w|²] with σ = 0.1, batches of B = 10, learning rate 1e-7, in
-float64. With replacement the weights are recorded at every step, without replacement at the end of every epoch. Mean,
+float64. With replacement (its code takes the first B of a new permutation at every step: no row twice in a batch) the
+weights are recorded at every step, without replacement at the end of every epoch. Mean,
 covariance, circulation, entropy production and both fluctuation theorems are measured, and predicted from the gradients
 and Hessians of the rows alone. The entropy production σ of a transition is that of the predicted dynamics: of dynamics
 fitted to the same draws, mean and variance of σ would agree with the theorems whatever the chain does.
@@ -47,13 +48,15 @@ from _nonlinear_regression import (
 from _nonlinear_regression_report import measure, numbers_of, print_measures, print_posterior
 from numpyro.infer import MCMC
 
-from sgworld_numpyro import SGD, SGLD, SGWORLD, EulerMaruyama, RandomReshuffle, WithReplacement
+from sgworld_numpyro import SGD, SGLD, SGWORLD, EulerMaruyama, IndependentBatches, RandomReshuffle
 from sgworld_numpyro.datasets import gaussian_bump
 from sgworld_numpyro.landscape import hessian, row_potential
 from sgworld_numpyro.nonequilibrium.currents import circulation, probability_current
 from sgworld_numpyro.nonequilibrium.entropy import entropy_production
 from sgworld_numpyro.nonequilibrium.moments import LaggedMoments, lagged_moments
 
+# The paper's "with replacement": a row comes again in the next batch, but never twice in one.
+PAPERS_SCHEME = IndependentBatches()
 MIN_STEPS = 2e6  # with fewer the slowest direction is not seen to come back
 DEFAULT_STEPS = 1e8
 WR_CHAINS, WOR_CHAINS, WOR_COPIES = 256, 16, 8
@@ -99,7 +102,7 @@ def run_with_replacement(prediction: Prediction, data, steps, rng, key):
     """SGD recorded at every step, from the predicted stationary law."""
     dynamics = prediction.dynamics
     start = rng.multivariate_normal(dynamics.mean, dynamics.covariance, WR_CHAINS)
-    kernel = SGD(model, LEARNING_RATE, steps_per_sample=1)
+    kernel = SGD(model, LEARNING_RATE, subsampling=PAPERS_SCHEME, steps_per_sample=1)
     run = Simulation("with replacement", kernel, data, start, key, steps, thinning=THINNING)
     parts, sigma, thinned, window = [], [], [], None
     for x in run:
@@ -204,14 +207,17 @@ def run_posterior(potential, mode, data, num_chains, num_warmup, num_samples, rn
         "covariance": np.cov(exact.T).tolist(),
         "ess": weight_ess,
     }
-    linear = linear_theory(potential, mode, WithReplacement(), BAYES_STEP_SIZE, 1.0, batches)
+    linear = linear_theory(potential, mode, PAPERS_SCHEME, BAYES_STEP_SIZE, 1.0, batches)
     # without replacement the chain is in equilibrium to first order in the step size
     expected = {"SGLD": rate_of(linear), "SGWORLD": 0.0}
     plane = plane_of_currents(linear)
     numbers, draws = {}, {"exact": exact}
-    for kernel_class, run_key in zip((SGLD, SGWORLD), jax.random.split(key), strict=True):
-        name = kernel_class.__name__
-        mcmc = sample(kernel_class(model, BAYES_STEP_SIZE), data, start, run_key, num_warmup, num_samples)
+    kernels = {
+        "SGLD": SGLD(model, BAYES_STEP_SIZE, subsampling=PAPERS_SCHEME),
+        "SGWORLD": SGWORLD(model, BAYES_STEP_SIZE),
+    }
+    for (name, kernel), run_key in zip(kernels.items(), jax.random.split(key), strict=True):
+        mcmc = sample(kernel, data, start, run_key, num_warmup, num_samples)
         save_run(out / SAVED[name], mcmc, reference)
         draws[name], left = in_home_mode(draws_of(mcmc), mode, covariance)
         entropy, areas = entropy_production(draws[name]), circulation((draws[name] - mode) @ plane)
@@ -275,7 +281,7 @@ def run(options):
     potential = row_potential(model, *data)
     minimum = global_minimum(potential, options.seed)
     batches = len(data[0]) // BATCH_SIZE
-    wr, wor = (predict(potential, minimum, s, LEARNING_RATE) for s in (WithReplacement(), RandomReshuffle()))
+    wr, wor = (predict(potential, minimum, s, LEARNING_RATE) for s in (PAPERS_SCHEME, RandomReshuffle()))
     print(
         f"Net of two tanh units, {DIM} weights: N = {len(data[0])} rows, B = {BATCH_SIZE} a batch, "
         f"η = {LEARNING_RATE:g}; minimum at w = {np.round(minimum, 4).tolist()}."
@@ -287,7 +293,7 @@ def run(options):
     numbers["wor"] = numbers_of(measured_wor, wor, information)
     print_measures("SGD without replacement, every epoch", numbers["wor"], measured_wor, wor, "epoch")
 
-    save_draws(options.out / SAVED["wr"], window_wr, WithReplacement.name, wr, len(data[0]), 1)
+    save_draws(options.out / SAVED["wr"], window_wr, PAPERS_SCHEME.name, wr, len(data[0]), 1)
     window = draws_wor[: WINDOW[0], -WINDOW[1] :]
     save_draws(options.out / SAVED["wor"], window, RandomReshuffle.name, wor, len(data[0]), batches)
 

@@ -9,6 +9,21 @@ import numpyro
 import numpyro.distributions as dist
 
 from sgworld_numpyro.linear_gaussian import LinearGaussian, gaussian_mean, linear_regression
+from sgworld_numpyro.nonequilibrium.systems import LinearChain, beads, driven_ou
+
+__all__ = [
+    "LinearChain",
+    "Measured",
+    "Problem",
+    "anisotropic_mean",
+    "beads",
+    "detailed_balance_ou",
+    "driven_ou",
+    "in_coordinates",
+    "large_steps",
+    "measure",
+    "misspecified_regression",
+]
 
 
 class Problem(NamedTuple):
@@ -82,48 +97,6 @@ def measure(draws: np.ndarray, centre: np.ndarray, batches: int = 50) -> Measure
         return means.mean(0), means.std(0, ddof=1) / np.sqrt(len(means))
 
     return Measured(*average(x), *average(products))
-
-
-class LinearChain(NamedTuple):
-    """x' = A x + noise of covariance Q, with its entropy production per unit of time as the step goes to 0."""
-
-    A: np.ndarray
-    Q: np.ndarray
-    step: float
-    rate: float
-
-    @property
-    def covariance(self) -> np.ndarray:
-        """The stationary covariance, as the solution of d² linear equations."""
-        dim = len(self.A)
-        found = np.linalg.solve(np.eye(dim**2) - np.kron(self.A, self.A), self.Q.ravel())
-        return found.reshape(dim, dim)
-
-    def sample(self, chains: int, draws: int, seed: int) -> np.ndarray:
-        """Stationary draws (chain, draw, dim)."""
-        rng = np.random.default_rng(seed)
-        start, kick = np.linalg.cholesky(self.covariance), np.linalg.cholesky(self.Q)
-        x = rng.standard_normal((chains, len(self.A))) @ start.T
-        found = np.empty((draws, *x.shape))
-        for t in range(draws):
-            found[t] = x
-            x = x @ self.A.T + rng.standard_normal(x.shape) @ kick.T
-        return found.transpose(1, 0, 2)
-
-
-def _diffusion(drift, diffusion, step, rate):
-    return LinearChain(np.eye(len(drift)) - step * drift, 2 * step * diffusion, step, rate)
-
-
-def driven_ou(step: float, alpha: float = 0.7) -> LinearChain:
-    """A particle in a harmonic trap that a torque drives round: 2α² nats and an area α per unit of time."""
-    return _diffusion(np.array([[1.0, -alpha], [alpha, 1.0]]), np.eye(2), step, 2 * alpha**2)
-
-
-def beads(number: int, step: float) -> LinearChain:
-    """Beads on springs between walls, at temperatures from 25 to 250 (Li et al. 2019, Nat. Commun. 10, 1666)."""
-    springs = 2 * np.eye(number) - np.eye(number, k=1) - np.eye(number, k=-1)
-    return _diffusion(springs, np.diag(np.linspace(25, 250, number)), step, {2: 2.025, 5: 0.6298}[number])
 
 
 def detailed_balance_ou(step: float) -> LinearChain:

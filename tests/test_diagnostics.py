@@ -23,6 +23,7 @@ from sgworld_numpyro import (
 from sgworld_numpyro.diagnostics import monte_carlo, saved_run, theory
 from sgworld_numpyro.diagnostics.__main__ import main
 from sgworld_numpyro.linear_gaussian import gaussian_mean, relative_covariance_error, stationary_moments
+from sgworld_numpyro.nonequilibrium import systems
 from tests.problems import anisotropic_mean
 from tests.runs import run
 
@@ -316,6 +317,24 @@ def test_a_balanced_chain_does_not(balanced):
     verdict = examine("does_probability_circulate", balanced)
     assert verdict.holds is False
     assert verdict.numbers["p_value"] > 0.01
+
+
+@pytest.fixture(scope="module")
+def vortices():
+    """Driven, with a Gaussian law and no area swept out: what the linear description takes for equilibrium."""
+    return run_of(systems.vortices(1.0).sample(16, 4000, 0.02, substeps=2))
+
+
+def test_what_turns_two_ways_is_seen(vortices):
+    verdict = examine("does_probability_circulate", vortices)
+    assert verdict.holds is True
+    assert "on average in no plane" in verdict.sentence
+    assert verdict.numbers["entropy_production_method"] == "currents"
+    assert abs(verdict.numbers["entropy_production"] - 0.06) < 5 * verdict.numbers["entropy_production_error"]
+    theorems = examine("do_fluctuation_theorems_hold", vortices)
+    assert theorems.holds is True
+    few = examine("does_probability_circulate", run_of(vortices["w"].values[:2, :300]))
+    assert few.holds is not False
 
 
 def test_fluctuation_theorems_hold_for_a_driven_linear_chain():

@@ -15,6 +15,7 @@ from sgworld_numpyro.nonequilibrium import (
     probability_current,
     uncertainty_relation,
 )
+from sgworld_numpyro.nonequilibrium.theorems import MIN_WEIGHT_ESS
 from tests import problems
 
 CHAINS = {
@@ -320,6 +321,15 @@ def test_integral_is_withheld_where_few_stretches_decide_it():
     assert np.isnan(found.integral[2])
 
 
+def test_integral_is_withheld_of_few_stretches():
+    sigma = 0.01 * np.random.default_rng(21).standard_normal((4, 50))
+    few, enough = fluctuation_theorems(sigma[:, :20], (1,)), fluctuation_theorems(sigma, (1,))
+    assert few.weight_ess[0] < MIN_WEIGHT_ESS < enough.weight_ess[0]
+    assert MIN_WEIGHT_ESS == 100
+    assert np.isnan(few.integral[0])
+    assert abs(enough.integral[0] - 1) < 5 * enough.integral_error[0]
+
+
 def test_integral_is_withheld_before_it_is_wrong():
     # here ⟨e^−σ⟩ over three transitions comes out at 0.74 ± 0.05, although the weights' sample size is above 100
     sigma = entropy_production(problems.large_steps(0.85).sample(256, 2000, seed=3)).sigma
@@ -338,6 +348,14 @@ def test_uncertainty_relation_bounds_the_entropy_production():
         assert 0 < found.rate_bound < rate_of(chain) + 5 * found.rate_bound_error
         other = uncertainty_relation(x, np.array([[0.0, 1.0], [-1.0, 0.0]]))
         assert other.rate_bound < rate_of(chain) + 5 * other.rate_bound_error
+        assert found.rate_bound == pytest.approx(np.log1p(2 / found.dispersion))
+
+
+def test_the_error_of_the_uncertainty_relation_is_that_of_repeated_runs():
+    found = [uncertainty_relation(problems.large_steps(0.5).sample(64, 500, seed)) for seed in range(80)]
+    bounds, errors = np.array([f.rate_bound for f in found]), np.array([f.rate_bound_error for f in found])
+    # with weights that other blocks give it is somewhat too large
+    assert 0.85 < np.median(errors) / bounds.std() < 1.75
 
 
 def test_uncertainty_relation_is_tight_near_equilibrium():

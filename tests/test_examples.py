@@ -160,6 +160,8 @@ def test_nonlinear_regression_measures_what_is_predicted(tmp_path, capsys, monke
     for name, steps_per_sample in steps.items():
         posterior, _ = check_saved_run(tmp_path / f"nonlinear_regression{name}.nc", ["w"])
         assert posterior.attrs["steps_per_sample"] == steps_per_sample
+        replaced = name in ("_sgld", "_sgd_wr")
+        assert posterior.attrs["scheme"] == ("independent_batches" if replaced else "random_reshuffle")
 
     monkeypatch.syspath_prepend(EXAMPLES)
     main = runpy.run_path(str(EXAMPLES / "nonlinear_regression.py"))["main"]

@@ -24,6 +24,7 @@ from sgworld_numpyro import (
     SymmetricReshuffle,
     WellingTeh,
     WithReplacement,
+    extrapolation,
 )
 from sgworld_numpyro.extrapolation import Extrapolation, _bonferroni, _order_of, extrapolate
 from sgworld_numpyro.integrators import BAOAB, UBU
@@ -58,6 +59,17 @@ def test_moments_are_those_of_the_chains(sgld):
         exact = stationary_moments(PROBLEM.exact, WithReplacement(), EulerMaruyama(), h, BATCH).period_end
         assert (abs(sgld.mean[i] - exact[0]) <= BEYOND * sgld.mean_error[i]).all()
         assert (abs(sgld.variance[i] - np.diag(exact[1])) <= BEYOND * sgld.variance_error[i]).all()
+
+
+def test_the_error_of_the_mean_belongs_to_the_variance(monkeypatch):
+    """Chains of a single draw each: their variance is that of a sample, with one degree of freedom for its mean."""
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(2, 8, 2))  # run, chain, coordinate
+    runs = iter(means)
+    monkeypatch.setattr(extrapolation, "_moments_from", lambda *_: lambda *_: (one := next(runs), np.zeros_like(one)))
+    found = run(SGLD(PROBLEM.model, at_pass_time(0.8)), num_chains=8)
+    np.testing.assert_allclose(found.variance, means.var(1, ddof=1))
+    np.testing.assert_allclose(found.extrapolated_variance, 2 * means[1].var(0, ddof=1) - means[0].var(0, ddof=1))
 
 
 def test_the_limit_is_the_posterior(sgld):

@@ -11,6 +11,7 @@ from numpyro.infer import NUTS
 
 from sgworld_numpyro import SGD, SGLD, SGWORLD, RandomReshuffle, WithReplacement, to_inference_data
 from sgworld_numpyro.nonequilibrium import (
+    LinearDescriptionWarning,
     check_assumptions,
     circulation,
     entropy_production,
@@ -88,6 +89,10 @@ def test_labelled_measures_of_a_run(data, tmp_path):
         np.testing.assert_array_equal(
             current["density"], labelled.probability_current(source, dims=("mean[0]", "mean[1]"), bins=6)["density"]
         )
+        field = labelled.velocity_field(source, bins=6)
+        assert field["velocity"].dims == ("component", "x", "y")
+        assert field["component"].values.tolist() == ["mean[0]", "mean[1]"]
+        assert 0 < float(field["p_value"]) <= 1
         assert labelled.check_assumptions(source).relaxation_time > 0
         with pytest.raises(ValueError, match="no site 'w' in the posterior; it has mean"):
             labelled.positions(source, var_names=["w"])
@@ -109,7 +114,11 @@ def test_any_sampler_will_do(data):
         numpyro.sample("obs", dist.Normal(mean, 1).to_event(1), obs=x)
 
     mcmc = run(NUTS(whole), data, num_warmup=200, num_samples=500, num_chains=4, key=2)
-    found = labelled.entropy_production(az.from_numpyro(mcmc, log_likelihood=False))
+    draws = az.from_numpyro(mcmc, log_likelihood=False)
+    found = labelled.entropy_production(draws, method="currents")
+    assert float(found["p_value"]) > 0.01
+    with pytest.warns(LinearDescriptionWarning, match="diffusion depends on the position"):
+        found = labelled.entropy_production(draws)
     assert float(found["p_value"]) > 0.01
 
 

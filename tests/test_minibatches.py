@@ -8,8 +8,10 @@ import pytest
 from jax import random
 from scipy import stats
 
+from sgworld_numpyro import SGD, SGLD
 from sgworld_numpyro.subsampling import IndependentBatches, Plate, RandomReshuffle, WithReplacement
 from tests.epochs import P_VALUE, binned, chi_squared, compiled, many_epochs, rows_of, table_statistic
+from tests.problems import anisotropic_mean
 
 # --- The batches' means ---
 
@@ -110,3 +112,20 @@ def test_chains_with_replacement_are_independent():
     rows = [np.asarray(compiled(WithReplacement(), 200_000, plate)(key, jnp.int32(0))) for key in keys]
     for first, second in combinations(rows, 2):
         assert chi_squared(first * 5 + second, 25) > P_VALUE
+
+
+# --- Rows and noise have keys of their own ---
+
+
+@pytest.mark.parametrize("kernel", [SGD, SGLD])
+def test_the_key_of_the_noise_changes_no_rows(kernel):
+    """Another key of the noise alone: plain SGD, which has none, goes the same way, and SGLD another."""
+    problem = anisotropic_mean(10)
+    sampler = kernel(problem.model, 1e-4, steps_per_sample=7)
+    state = sampler.init(random.key(0), 0, None, problem.data, {})
+    found, other, shuffled = (
+        np.asarray(sampler.sample(start, problem.data, {}).position)
+        for start in (state, state._replace(rng_key=random.key(1)), state._replace(shuffle_key=random.key(1)))
+    )
+    assert np.array_equal(found, other) == (kernel is SGD)
+    assert not np.array_equal(found, shuffled)

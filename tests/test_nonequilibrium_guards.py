@@ -5,7 +5,9 @@ import pytest
 
 from sgworld_numpyro.nonequilibrium import (
     check_assumptions,
+    circulation,
     entropy_production,
+    lagged_moments,
     principal_components,
     random_projection,
     relative_fisher_decomposition,
@@ -87,6 +89,22 @@ def test_short_runs_are_found():
     found = check_assumptions(slow.sample(2, 3000, seed=5))
     assert any("too short" in problem for problem in found.problems)
     assert found.relaxations < 50
+
+
+def test_interchanged_axes_are_suspected():
+    x = problems.driven_ou(0.1).sample(16, 2000, seed=17)
+    for measure in (entropy_production, check_assumptions, circulation, lagged_moments):
+        with pytest.warns(UserWarning, match=r"shape \(2000, 16, 2\) .* first axis were time.*x.swapaxes\(0, 1\)"):
+            measure(x.swapaxes(0, 1))
+    with pytest.warns(UserWarning, match="first axis were time"):
+        lagged_moments(x[:, :12].swapaxes(0, 1))  # fewer draws than chains, and time first all the same
+    many = problems.driven_ou(0.1).sample(400, 50, seed=18)
+    lagged_moments(many)  # many chains, in which time is plain to see
+    lagged_moments(np.random.default_rng(19).standard_normal((20, 100, 3)))
+    with pytest.warns(UserWarning, match="first axis were time"):
+        lagged_moments(np.random.default_rng(19).standard_normal((100, 20, 3)))
+    modes = np.random.default_rng(20).choice([-3.0, 3.0], (12, 1, 1)) + x[:12, :500]
+    lagged_moments(modes)  # chains that are stuck
 
 
 def test_singular_noise_is_found():

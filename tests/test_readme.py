@@ -96,10 +96,26 @@ def test_physics_examples_run(capsys):
     assert capsys.readouterr().out.count("±") == 3
 
 
-def test_functions_named_in_docs_exist():
+def test_the_page_on_your_own_trajectories_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = README.with_name("docs") / "your_own_trajectories.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict = {}
+    exec(compile(block, str(page), "exec"), names)
+    found, step = names["found"], names["step"]
+    assert abs(found.rate / step - 3) < 5 * found.rate_error / step
+    assert names["field"].p_value <= 0.015
+    assert (tmp_path / "vortices.nc").exists()
+    printed = capsys.readouterr().out
+    assert "drift is not linear" in printed
+    assert printed.count("±") == 3
+
+
+@pytest.mark.parametrize("page", ["physics.md", "your_own_trajectories.md"])
+def test_functions_named_in_docs_exist(page):
     from sgworld_numpyro import landscape, nonequilibrium
 
-    text = (README.with_name("docs") / "physics.md").read_text(encoding="utf-8")
+    text = (README.with_name("docs") / page).read_text(encoding="utf-8")
     tables = "\n".join(line for line in text.splitlines() if line.startswith("|"))
     for name in re.findall(r"`([a-z_]+)\(", tables):
         assert hasattr(nonequilibrium, name) or hasattr(landscape, name) or name == "labelled", name

@@ -19,7 +19,7 @@ from sgworld_numpyro import (
 from sgworld_numpyro.linear_gaussian import stationary_moments
 from sgworld_numpyro.preconditioners import Dense
 from tests.problems import anisotropic_mean, in_coordinates
-from tests.runs import run
+from tests.runs import field, run
 
 pytestmark = pytest.mark.laws
 STANDARD_ERRORS = 5
@@ -118,6 +118,15 @@ def test_short_samples_take_it_after_every_ten_steps_or_more():
     error = chains.std(ddof=1) / np.sqrt(len(chains))
     exact = exact_temperature(problem, WithReplacement(), EulerMaruyama())
     assert abs(chains.mean() - exact) < STANDARD_ERRORS * error
+
+
+def test_it_measures_from_the_mean_of_its_positions():
+    problem = anisotropic_mean(BATCH_SIZE)
+    sizes = {"num_warmup": 0, "num_samples": 30, "num_chains": 2}
+    mcmc = run(SGLD(problem.model, STEP_SIZE), *problem.data, extra_fields=("position", *FIELDS[:1]), **sizes)
+    thermometer, positions = mcmc.last_state.thermometer, field(mcmc)
+    assert (thermometer.readings == 30).all()
+    np.testing.assert_allclose(thermometer.centre, positions.mean(1), atol=1e-5 * positions.std())
 
 
 def test_kinetic_runs_have_both_temperatures():

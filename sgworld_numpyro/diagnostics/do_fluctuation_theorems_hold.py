@@ -6,6 +6,7 @@ import numpy as np
 
 from sgworld_numpyro.diagnostics import command
 from sgworld_numpyro.diagnostics.monte_carlo import ROUGH, blocks_of
+from sgworld_numpyro.diagnostics.production import production_of
 from sgworld_numpyro.diagnostics.saved_run import as_run, few_coordinates
 from sgworld_numpyro.diagnostics.tables import BLUE, GREEN, ORANGE, columns
 from sgworld_numpyro.diagnostics.verdicts import Verdict
@@ -24,10 +25,10 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
     draws, notes = few_coordinates(run)
     blocks, independent = blocks_of(labelled.positions(draws).values)
     notes += [] if independent else [ROUGH]
-    production = labelled.entropy_production(draws, blocks=blocks, seed=seed, surrogates=199)
-    found = fluctuation_theorems(held_out_sigma(labelled.positions(draws).values), LENGTHS)
-    problems = labelled.check_assumptions(draws, blocks=blocks).problems
-    rate, p_value = float(production["rate"]), float(production["p_value"])
+    production = production_of(labelled.positions(draws).values, blocks, seed)
+    found = fluctuation_theorems(production.sigma, LENGTHS)
+    problems = [*production.assumptions.problems, *production.notes]
+    rate, p_value = production.rate, production.p_value
     departures = [
         (name, length, value, error)
         for name in ("integral", "slope")
@@ -41,13 +42,15 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
         sentence = (
             f"σ ≈ 0: nothing to test, as the chain is in equilibrium within its errors (entropy production {rate:.1e} "
             f"nats a draw, p = {p_value:.2g})"
+            if production.told
+            else f"nothing to test: the chain is not linear, and its draws are too few to see more (p = {p_value:.2g})"
         )
     elif departures:
         name, length, value, error = departures[0]
         wanted = {"integral": "⟨e^{−σ}⟩", "slope": "slope"}[name]
         holds, sentence = (
             False,
-            f"the linear description fails: {wanted} is {value:.3g} ± {error:.1g} at length {length}",
+            f"{_DESCRIBED[production.method]} fails: {wanted} is {value:.3g} ± {error:.1g} at length {length}",
         )
         notes += problems
     elif not len(slopes) or not len(integrals):
@@ -65,8 +68,10 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
         )
     numbers = {
         "entropy_production": rate,
-        "entropy_production_error": float(production["rate_error"]),
+        "entropy_production_error": production.error,
         "entropy_production_p_value": p_value,
+        "entropy_production_method": production.method,
+        "entropy_production_order": production.order,
         "by_length": {
             str(length): {
                 key: float(getattr(found, key)[n])
@@ -77,6 +82,9 @@ def examine(data, *, seed=0, quick=False) -> Verdict:
         "notes": notes,
     }
     return Verdict(holds, sentence, numbers)
+
+
+_DESCRIBED = {"ar1": "the linear description", "currents": "the description by currents"}
 
 
 def _lengths(places):
@@ -112,7 +120,10 @@ def draw(data, verdict, path):
     from matplotlib.figure import Figure
 
     draws, _ = few_coordinates(as_run(data))
-    sigma = held_out_sigma(labelled.positions(draws).values)
+    n = verdict.numbers
+    sigma = held_out_sigma(
+        labelled.positions(draws).values, n["entropy_production_method"], order=n["entropy_production_order"]
+    )
     found = fluctuation_theorems(sigma, LENGTHS)
     figure = Figure(figsize=(10.4, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)

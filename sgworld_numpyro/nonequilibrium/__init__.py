@@ -6,6 +6,7 @@ of it needs this package's kernels: a chain of NUTS, or an array from elsewhere,
 
 from sgworld_numpyro.nonequilibrium.assumptions import Assumptions, Finding, check_assumptions
 from sgworld_numpyro.nonequilibrium.autoregression import LinearDynamics, fit_linear_dynamics, linear_dynamics
+from sgworld_numpyro.nonequilibrium.basis import largest_order, radial_functions
 from sgworld_numpyro.nonequilibrium.currents import (
     Circulation,
     ProbabilityCurrent,
@@ -14,6 +15,7 @@ from sgworld_numpyro.nonequilibrium.currents import (
 )
 from sgworld_numpyro.nonequilibrium.entropy import (
     EntropyProduction,
+    LinearDescriptionWarning,
     entropy_production,
     held_out_sigma,
 )
@@ -26,6 +28,7 @@ from sgworld_numpyro.nonequilibrium.theorems import (
     fluctuation_theorems,
 )
 from sgworld_numpyro.nonequilibrium.uncertainty import UncertaintyRelation, uncertainty_relation
+from sgworld_numpyro.nonequilibrium.velocity import LocalVelocity, VelocityField, local_velocity, velocity_field
 
 __all__ = [
     "Assumptions",
@@ -34,12 +37,15 @@ __all__ = [
     "Finding",
     "FluctuationTheorems",
     "LaggedMoments",
+    "LinearDescriptionWarning",
     "LinearDynamics",
+    "LocalVelocity",
     "ProbabilityCurrent",
     "Projection",
     "RelativeFisherDecomposition",
     "SigmaHistogram",
     "UncertaintyRelation",
+    "VelocityField",
     "check_assumptions",
     "circulation",
     "entropy_production",
@@ -47,10 +53,14 @@ __all__ = [
     "fluctuation_theorems",
     "held_out_sigma",
     "lagged_moments",
+    "largest_order",
     "linear_dynamics",
+    "local_velocity",
     "principal_components",
     "probability_current",
+    "radial_functions",
     "random_projection",
     "relative_fisher_decomposition",
     "uncertainty_relation",
+    "velocity_field",
 ]

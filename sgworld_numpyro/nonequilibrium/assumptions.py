@@ -7,13 +7,17 @@ that does not depend on the position, no memory beyond the last draw. Each is te
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import t as student
 
 from sgworld_numpyro.nonequilibrium.autoregression import LinearDynamics, fit_linear_dynamics
-from sgworld_numpyro.nonequilibrium.moments import Draws, as_draws, time_blocks
+from sgworld_numpyro.nonequilibrium.draws import Draws, as_draws
+from sgworld_numpyro.nonequilibrium.moments import time_blocks
 
 # A departure is reported if it is both beyond chance and large enough to matter.
-SIGNIFICANT = 4.5  # standard errors; the largest of a hundred numbers rarely gets there by chance
+SIGNIFICANT = 4.5  # standard errors
+FALSE_ALARMS = 1e-4  # how often by chance the largest of a table may be reported: of few blocks it takes more errors
 RELEVANT = 0.1
+MAX_PRODUCTS = 10  # dimensions up to which products of two coordinates are looked at, besides powers of one
 # Minibatches without replacement leave a correlation of −1/(number of batches) at most between steps.
 RELEVANT_MEMORY = 0.01
 MIN_RELAXATIONS = 50  # of the slowest direction, in all chains together
@@ -41,7 +45,8 @@ class Assumptions(NamedTuple):
         skewness: of the stationary law, along the coordinates and along the axes of the noise.
         excess_kurtosis: the same of its fourth moment.
         state_dependence: correlation of the noise's square with position or its square: diffusion that varies.
-        nonlinearity: correlation of the noise with the square of the position: drift that is not linear.
+        nonlinearity: what a drift that is not linear moves in a relaxation time, in standard deviations: correlation of
+            the noise with squares, cubes and products of coordinates, times √(2 relaxation time) of the direction.
         memory: correlation of successive noises: variables that are not recorded, or draws at mixed phases.
         relaxation_time: of the slowest direction, in transitions.
         relaxations: transitions of all chains over the relaxation time.
@@ -58,6 +63,11 @@ class Assumptions(NamedTuple):
     relaxations: float
     smallest_noise: float
     problems: tuple[str, ...]
+
+    @property
+    def nonlinear(self) -> tuple[str, ...]:
+        """Those of the problems that ``entropy_production(x, method="currents")`` does not have."""
+        return tuple(_sentence(name, getattr(self, name)) for name in _OF_LINEARITY if getattr(self, name).counts)
 
 
 def check_assumptions(x: Draws, *, dynamics: LinearDynamics | None = None, blocks: int = 64) -> Assumptions:
@@ -85,21 +95,27 @@ def check_assumptions(x: Draws, *, dynamics: LinearDynamics | None = None, block
     now = position[:, :-1]
     square = (now**2 - 1) / np.sqrt(2)
     noise_square = (residual**2 - 1) / np.sqrt(2)
+    cube = (now**3 - 3 * now) / np.sqrt(6)
+    first, second = np.triu_indices(now.shape[-1] if now.shape[-1] <= MAX_PRODUCTS else 0, 1)
+    shapes = np.concatenate([square, cube, now[..., first] * now[..., second]], axis=-1)
     one = np.ones((*x.shape[:2], 1))
+    # the noise of a transition grows with the root of its duration, and drift with the duration: compare them over 1/ε
+    # transitions, with noise of variance 1 − (1 − ε)² a transition
+    relaxation = 1 / (1 - np.sqrt(1 - np.clip(variances[variances > MIN_NOISE], 0, 1)))
     pairs = {
         "skewness": (one, both**3 - 3 * both),
         "excess_kurtosis": (one, both**4 - 6 * both**2 + 3),
         "state_dependence": (noise_square, np.concatenate([now, square], axis=-1)),
-        "nonlinearity": (residual, square),
+        "nonlinearity": (residual * np.sqrt(2 * relaxation), shapes),
         "memory": (residual[:, 1:], residual[:, :-1]),
     }
     found = {}
     for name, (left, right) in pairs.items():
-        mean, error = _means(left, right, blocks)
-        found[name] = _largest(mean, error, RELEVANT_MEMORY if name == "memory" else RELEVANT)
+        mean, error, count = _means(left, right, blocks)
+        found[name] = _largest(mean, error, count, RELEVANT_MEMORY if name == "memory" else RELEVANT)
     time = fit.relaxation_time
     relaxations = x.shape[0] * (x.shape[1] - 1) / max(time, 1.0)
-    problems = [_SENTENCES[name].format(f.value, f.error) for name, f in found.items() if f.counts]
+    problems = [_sentence(name, f) for name, f in found.items() if f.counts]
     if relaxations < MIN_RELAXATIONS:
         problems.append(
             f"The chains are too short: {relaxations:.3g} relaxation times of {time:.3g} transitions in all; "
@@ -124,12 +140,19 @@ _SENTENCES = {
     "skewness": "The stationary law is not Gaussian: skewness {:.2f} ± {:.2f} along one axis.",
     "excess_kurtosis": "The stationary law is not Gaussian: excess kurtosis {:.2f} ± {:.2f} along one axis.",
     "state_dependence": "The diffusion depends on the position: correlation {:.2f} ± {:.2f} with the noise's square.",
-    "nonlinearity": "The drift is not linear: correlation {:.2f} ± {:.2f} of the noise with the position's square.",
+    "nonlinearity": "The drift is not linear: the rest of it moves {:.2f} ± {:.2f} sds in a relaxation time.",
     "memory": (
         "The chain remembers more than its last draw: successive noises correlate by {:.2f} ± {:.2f}. Draws within a "
         "period of the scheme do; so do chains of which a part is not recorded."
     ),
 }
+
+
+_OF_LINEARITY = ("skewness", "excess_kurtosis", "state_dependence", "nonlinearity")
+
+
+def _sentence(name, finding):
+    return _SENTENCES[name].format(finding.value, finding.error)
 
 
 def _rounding(x):
@@ -146,14 +169,15 @@ def _means(left, right, blocks):
     cuts = time_blocks(left.shape[:2], blocks)
     lengths = np.array([len(left[cut]) for cut in cuts])
     means = np.array([(left[cut].T @ right[cut]).ravel() for cut in cuts]) / lengths[:, None]
-    return lengths @ means / lengths.sum(), means.std(0, ddof=1) / np.sqrt(len(means))
+    return lengths @ means / lengths.sum(), means.std(0, ddof=1) / np.sqrt(len(means)), len(means)
 
 
-def _largest(mean, error, relevance):
-    """The mean that is beyond chance and relevance at once, most beyond chance; else the one most beyond chance."""
+def _largest(mean, error, blocks, relevance):
+    """The mean that is beyond chance and relevant at once, most beyond chance; else the one most beyond chance."""
     if mean.size == 0:
         return Finding(0.0, np.nan, False)
     score = np.abs(mean) / np.where(error > 0, error, np.inf)
-    counts = (np.abs(mean) > relevance) & (score > SIGNIFICANT)
+    beyond = max(SIGNIFICANT, student.isf(FALSE_ALARMS / 2 / mean.size, blocks - 1)) if blocks > 1 else np.inf
+    counts = (np.abs(mean) > relevance) & (score > beyond)
     worst = int(np.argmax(np.where(counts, score, 0) if counts.any() else score))
     return Finding(float(mean[worst]), float(error[worst]), bool(counts.any()))

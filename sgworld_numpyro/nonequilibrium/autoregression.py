@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from sgworld_numpyro.nonequilibrium.moments import Draws, LaggedMoments, as_moments, jackknife
+from sgworld_numpyro.nonequilibrium.draws import Draws
+from sgworld_numpyro.nonequilibrium.moments import LaggedMoments, as_moments, jackknife
 
 
 class LinearDynamics(NamedTuple):

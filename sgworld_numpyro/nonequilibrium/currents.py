@@ -5,10 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from sgworld_numpyro.nonequilibrium.draws import Draws, as_draws
 from sgworld_numpyro.nonequilibrium.moments import (
-    Draws,
     LaggedMoments,
-    as_draws,
     as_moments,
     exceedance,
     jackknife,
@@ -121,16 +120,7 @@ def probability_current(
         ValueError: if the draws are of the wrong shape or not finite, a coordinate does not exist or does
             not move, or the grid has no cells.
     """
-    x = as_draws(x)
-    if len(set(dims)) != 2 or not all(0 <= d < x.shape[2] for d in dims):
-        raise ValueError(f"dims={dims!r}; want two different coordinates of the {x.shape[2]} that the draws have.")
-    if bins < 1 or not reach > 0:
-        raise ValueError(f"bins={bins} and reach={reach} make no grid; want a positive number of each.")
-    plane = x[:, :, list(dims)]
-    mean, spread = plane.mean((0, 1)), plane.std((0, 1))
-    if not np.all(spread > 0):
-        raise ValueError(f"coordinate {dims[int(np.argmin(spread))]} does not move; choose another plane.")
-    edges = [np.linspace(m - reach * s, m + reach * s, bins + 1) for m, s in zip(mean, spread, strict=True)]
+    plane, edges = plane_of(as_draws(x), dims, bins, reach)
     area = (edges[0][1] - edges[0][0]) * (edges[1][1] - edges[1][0])
     middles, moves = (plane[:, 1:] + plane[:, :-1]) / 2, np.diff(plane, axis=1)
     sums, counts, visits = [], [], 0.0
@@ -149,3 +139,22 @@ def probability_current(
     current[:, unvisited] = error[:, unvisited] = np.nan
     horizontal, vertical = ((e[1:] + e[:-1]) / 2 for e in edges)
     return ProbabilityCurrent(horizontal, vertical, current, error, visits / (total * area))
+
+
+def plane_of(
+    x: Draws, dims: tuple[int, int], bins: int, reach: float
+) -> tuple[Draws, list[Float[np.ndarray, "edges"]]]:
+    """Draws of two coordinates, and the edges of a grid of cells around their mean.
+
+    Raises:
+        ValueError: if a coordinate does not exist or does not move, or the grid has no cells.
+    """
+    if len(set(dims)) != 2 or not all(0 <= d < x.shape[2] for d in dims):
+        raise ValueError(f"dims={dims!r}; want two different coordinates of the {x.shape[2]} that the draws have.")
+    if bins < 1 or not reach > 0:
+        raise ValueError(f"bins={bins} and reach={reach} make no grid; want a positive number of each.")
+    plane = x[:, :, list(dims)]
+    mean, spread = plane.mean((0, 1)), plane.std((0, 1))
+    if not np.all(spread > 0):
+        raise ValueError(f"coordinate {dims[int(np.argmin(spread))]} does not move; choose another plane.")
+    return plane, [np.linspace(m - reach * s, m + reach * s, bins + 1) for m, s in zip(mean, spread, strict=True)]

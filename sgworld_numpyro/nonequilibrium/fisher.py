@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from sgworld_numpyro.nonequilibrium.moments import as_draws, time_blocks
+from sgworld_numpyro.nonequilibrium.draws import as_draws
+from sgworld_numpyro.nonequilibrium.moments import time_blocks
 
 
 class RelativeFisherDecomposition(NamedTuple):

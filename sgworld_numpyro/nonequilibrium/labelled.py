@@ -34,6 +34,7 @@ __all__ = [
     "principal_components",
     "probability_current",
     "uncertainty_relation",
+    "velocity_field",
 ]
 
 _SQUARE = ("coordinate", "coordinate_bis")
@@ -68,6 +69,37 @@ def probability_current(
 ) -> xr.Dataset:
     """``probability_current`` in the plane of two coordinates, ``dims``, by default that which circulates most."""
     x = positions(data, var_names=var_names, projection=projection)
+    plane = _plane(x, dims)
+    found = measures.probability_current(x.values, plane, **options)
+    axes = ("component", "x", "y")
+    return xr.Dataset(
+        {"current": (axes, found.current), "error": (axes, found.error), "density": (axes[1:], found.density)},
+        {"component": [_coordinates(x)[n] for n in plane], "x": found.x, "y": found.y},
+    )
+
+
+def velocity_field(
+    data: Any,
+    *,
+    var_names: Names | None = None,
+    projection: Projection | None = None,
+    dims: Sequence[str] | None = None,
+    **options,
+) -> xr.Dataset:
+    """``velocity_field`` in such a plane, with variables velocity, error, density, current, order and p_value."""
+    x = positions(data, var_names=var_names, projection=projection)
+    plane = _plane(x, dims)
+    found = _measured(measures.velocity_field, x.values, plane, **options)
+    axes = ("component", "x", "y")
+    fields = {name: (axes, getattr(found, name)) for name in ("velocity", "error", "current")}
+    return xr.Dataset(
+        fields | {"density": (axes[1:], found.density), "order": found.order, "p_value": found.p_value},
+        {"component": [_coordinates(x)[n] for n in plane], "x": found.x, "y": found.y},
+    )
+
+
+def _plane(x, dims) -> tuple[int, int]:
+    """Numbers of two coordinates, by default of the plane that circulates most."""
     labels = _coordinates(x)
     if len(labels) < 2:
         raise ValueError(f"a current wants a plane, and these draws have one coordinate, {labels[0]}; name more sites.")
@@ -75,21 +107,14 @@ def probability_current(
         found = measures.circulation(x.values)
         prominence = np.abs(found.matrix) / np.where(found.null_error > 0, found.null_error, np.inf)
         first, second = sorted(int(n) for n in np.unravel_index(prominence.argmax(), prominence.shape))
-        plane = (first, second) if first < second else (0, 1)
-    else:
-        pair = as_list(dims)
-        if len(set(pair)) != 2 or len(pair) != 2:
-            raise ValueError(f"dims={dims!r}; want two different coordinates of {listed(labels)}.")
-        missing = [label for label in pair if label not in labels]
-        if missing:
-            raise ValueError(f"no coordinate {missing[0]!r}; there are {listed(labels)}.")
-        plane = (labels.index(pair[0]), labels.index(pair[1]))
-    current = measures.probability_current(x.values, plane, **options)
-    axes = ("component", "x", "y")
-    return xr.Dataset(
-        {"current": (axes, current.current), "error": (axes, current.error), "density": (axes[1:], current.density)},
-        {"component": [labels[n] for n in plane], "x": current.x, "y": current.y},
-    )
+        return (first, second) if first < second else (0, 1)
+    pair = as_list(dims)
+    if len(set(pair)) != 2 or len(pair) != 2:
+        raise ValueError(f"dims={dims!r}; want two different coordinates of {listed(labels)}.")
+    missing = [label for label in pair if label not in labels]
+    if missing:
+        raise ValueError(f"no coordinate {missing[0]!r}; there are {listed(labels)}.")
+    return labels.index(pair[0]), labels.index(pair[1])
 
 
 def entropy_production(
@@ -101,13 +126,13 @@ def entropy_production(
     kinetic: Names | Sequence[int] = (),
     **options,
 ) -> xr.Dataset:
-    """``entropy_production``, with variables sigma, rate, rate_error, null_rate and p_value.
+    """``entropy_production``, with variables sigma, rate, rate_error, null_rate, p_value and order.
 
     ``kinetic`` takes names of coordinates, or of sites for all of their coordinates.
     """
     x = positions(data, var_names=var_names, projection=projection)
     found = _measured(measures.entropy_production, x.values, method, kinetic=_numbers(kinetic, x), **options)
-    dims: dict[str, tuple[str, ...]] = dict.fromkeys(("rate", "rate_error", "null_rate", "p_value"), ())
+    dims: dict[str, tuple[str, ...]] = dict.fromkeys(("rate", "rate_error", "null_rate", "p_value", "order"), ())
     return _labelled(found, x, {"sigma": ("chain", "transition")} | dims)
 
 
@@ -120,16 +145,18 @@ def fluctuation_theorems(
     method: Method = "ar1",
     kinetic: Names | Sequence[int] = (),
     dynamics: LinearDynamics | None = None,
+    **options,
 ) -> xr.Dataset:
     """Both theorems for the entropy production of the draws, by length; of the histograms, the log-ratios.
 
     The entropy production is ``held_out_sigma``'s, of dynamics fitted to other draws than those that are measured, or
-    that of ``dynamics`` where they are predicted. ``method`` and ``kinetic`` as in ``entropy_production``.
+    that of ``dynamics`` where they are predicted. ``method``, ``kinetic`` and further options, ``order`` and ``basis``,
+    as in ``entropy_production``.
     """
     x = positions(data, var_names=var_names, projection=projection)
     momenta = _numbers(kinetic, x)
     if dynamics is None:
-        sigma = _measured(measures.held_out_sigma, x.values, method, kinetic=momenta)
+        sigma = _measured(measures.held_out_sigma, x.values, method, kinetic=momenta, **options)
     else:
         sigma = _measured(measures.entropy_production, x.values, method, kinetic=momenta, dynamics=dynamics).sigma
     found = measures.fluctuation_theorems(sigma, lengths)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-Draws = Float[np.ndarray, "chain draw dim"]
+from sgworld_numpyro.nonequilibrium.draws import Draws, as_draws
 
 
 class LaggedMoments(NamedTuple):
@@ -155,29 +155,6 @@ def time_blocks(shape: tuple[int, ...], blocks: int) -> list[tuple[int, slice]]:
     chains, length = shape
     edges = np.linspace(0, length, min(length, -(-blocks // chains)) + 1).astype(int)
     return [(chain, slice(start, stop)) for chain in range(chains) for start, stop in pairwise(edges)]
-
-
-def as_draws(x) -> Draws:
-    """Draws as float64 of shape (chain, draw, dim).
-
-    Raises:
-        ValueError: see ``lagged_moments``.
-    """
-    x = np.asarray(x, float)
-    if x.ndim == 2:
-        x = x[None]
-    if x.ndim != 3 or 0 in x.shape:
-        raise ValueError(f"draws have shape {x.shape}; want (chain, draw, dim), or (draw, dim) for one chain.")
-    if x.shape[1] < 2:
-        raise ValueError(f"{x.shape[1]} draw a chain makes no transition; want two or more (axis 1 counts the draws).")
-    finite = np.isfinite(x)
-    if not finite.all():
-        chain, draw, dim = (int(n) for n in np.argwhere(~finite)[0])
-        raise ValueError(
-            f"draws are not all finite: {x[chain, draw, dim]} in chain {chain}, draw {draw}, dimension {dim}. "
-            "A diverged chain has no stationary law; lower the step size."
-        )
-    return x
 
 
 def as_moments(x, blocks: int = 64) -> LaggedMoments:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from sgworld_numpyro.nonequilibrium.moments import Draws
+from sgworld_numpyro.nonequilibrium.draws import Draws
 
 _COLUMNS = 2**13  # taken at a time, so that no second copy of a wide chain is needed
 

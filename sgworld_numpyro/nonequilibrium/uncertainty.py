@@ -7,7 +7,8 @@ from jaxtyping import Float
 
 from sgworld_numpyro.nonequilibrium.autoregression import least_squares
 from sgworld_numpyro.nonequilibrium.currents import areas_of_blocks
-from sgworld_numpyro.nonequilibrium.moments import Draws, LaggedMoments, as_moments
+from sgworld_numpyro.nonequilibrium.draws import Draws
+from sgworld_numpyro.nonequilibrium.moments import LaggedMoments, as_moments
 
 
 class UncertaintyRelation(NamedTuple):
