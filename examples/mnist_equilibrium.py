@@ -10,6 +10,7 @@ half an hour. The hidden units are tanh, since minima of ReLU networks lie at ki
 """
 
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from sgworld_numpyro import SGD, SGLD, SGWORLD, RandomReshuffle, predictor, to_i
 from sgworld_numpyro.datasets import mnist
 from sgworld_numpyro.landscape import row_potential
 from sgworld_numpyro.nonequilibrium import (
+    LinearDescriptionWarning,
     check_assumptions,
     circulation,
     entropy_production,
@@ -119,7 +121,9 @@ def trajectory(mcmc):
 def measure(x, seed):
     """Numbers of a projected trajectory (chain, draw, component), each with its error."""
     found = circulation(x, seed=seed, surrogates=199)
-    production = entropy_production(x, seed=seed, surrogates=199)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LinearDescriptionWarning)  # what speaks against it is among the numbers
+        production = entropy_production(x, seed=seed, surrogates=199)
     theorems = fluctuation_theorems(held_out_sigma(x), LENGTHS)
     guard = check_assumptions(x)
     return {
