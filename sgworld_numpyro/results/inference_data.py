@@ -76,7 +76,7 @@ def to_inference_data(
                 "that long_run was given."
             )
         groups = stored_groups(StoredRun(mcmc), _with_dots(coords or {}), _with_dots(dims or {}))
-        if hasattr(az, "InferenceData"):
+        if "InferenceData" in vars(az):  # to ask for it otherwise is a warning of ArviZ 1.x
             return az.InferenceData(posterior=groups["posterior"], sample_stats=groups["sample_stats"])
         return xr.DataTree.from_dict(groups)
     if mcmc.last_state is None:
