@@ -151,9 +151,10 @@ class Target:
         others = tuple(leaf for number, leaf in enumerate(arguments.leaves) if number not in arguments.arrays)
         key = arguments.treedef, tuple(map(id, others))
         if key not in self._traced:
+            bare = arguments.with_arrays(dict.fromkeys(arguments.arrays))  # they may be those of a trace, which ends
 
             def of_arrays(arrays, *rest):
-                return self._potential(arguments.with_arrays(arrays), *rest)
+                return self._potential(bare.with_arrays(arrays), *rest)
 
             self._traced[key] = jax.jit(of_arrays, inline=True)
         return self._traced[key]

@@ -20,7 +20,7 @@ from sgworld_numpyro.tuning.looks import CHAINS, DRAWS, POOL, Looks
 from sgworld_numpyro.tuning.step_size import Discretisation
 
 LOOKS = 0.01, 0.02, 0.035, 0.055, 0.08, 0.12, 0.18, 0.27, 0.4, 0.55, 0.75, 1.0  # parts of a descent
-NEARER = 0.25  # of the squared distance from the mode, that a whole Newton step leaves of it near enough to the mode
+NEARER = 0.25  # of the squared distance from the mode, below which a whole Newton step that leaves it is taken
 NARROW = 1.0  # nats that the energies of a Gaussian's draws may scatter by around those that it expects
 PAIRS = 8  # of draws of that Gaussian, opposite to each other
 ELBO_DRAWS = 32
@@ -160,10 +160,11 @@ def _approach(looks, position):
         if distance <= warm_start.NEAR or step == warm_start.NEWTON_STEPS:
             break
         whole = position - root @ (root.T @ gradient)
-        onward = looks.gradient(whole)
-        if curved and np.mean((root.T @ onward) ** 2) < NEARER * distance:  # as of a quadratic: no need of energies
-            position, gradient = whole, onward
-            continue
+        if curved:
+            onward = looks.gradient(whole)
+            if np.mean((root.T @ onward) ** 2) < NEARER * distance:  # as of a quadratic: no need of energies
+                position, gradient = whole, onward
+                continue
         trials = position - warm_start.FRACTIONS[:-1, None] * (position - whole)
         heights = looks.heights(np.concatenate([position[None], trials]))
         if heights.argmin() == 0:
