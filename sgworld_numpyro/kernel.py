@@ -223,7 +223,8 @@ class StochasticGradientKernel(MCMCKernel):
         target = binding.engine.target
         if target.transforms is not None and not target.deterministic:
             return partial(transform_fn, target.transforms)
-        return one_thread_at_a_time(binding.compiled("constrain", lambda here, z: target.constrain(z, here), arguments))
+        constrain = binding.compiled("constrain", lambda here, z: target.constrain(z, here), arguments, nested=True)
+        return one_thread_at_a_time(constrain)
 
     @one_thread_at_a_time
     def get_constrain_fn(self, model_args, model_kwargs) -> Callable:

@@ -140,14 +140,17 @@ class Binding:
         """What comes back from functions compiled on the arguments is tied to; None if it is not."""
         return self._data.device
 
-    def compiled(self, name: str, function: Callable, arguments: Arguments, once: bool = False) -> Callable:
+    def compiled(
+        self, name: str, function: Callable, arguments: Arguments, once: bool = False, nested: bool = False
+    ) -> Callable:
         """``function(arguments, *inputs)`` on these arguments, compiled once if they are those of the binding.
 
         Args:
             name: of what is compiled, to find it again.
             function: what to compile.
             arguments: the model's arguments.
-            once: whether it will be called a time or two, outside of any other compilation.
+            once: whether it will be called a time or two.
+            nested: whether it may be called inside of another compilation, which has options of its own.
         """
 
         def on_arguments(arrays, *inputs):
@@ -156,7 +159,8 @@ class Binding:
         if not self.is_of(arguments):
             return partial(on_arguments, {})
         if name not in self._cached:
-            options = compiler_options(once) if self.hold else None  # in a trace there are none
+            # in a trace there are none
+            options = compiler_options(once) if self.hold and not nested else None
             self._cached[name] = jax.jit(on_arguments, compiler_options=options)
         return partial(self._cached[name], self._passed)
 

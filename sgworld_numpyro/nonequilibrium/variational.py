@@ -112,7 +112,7 @@ def current_bound(x: Draws, basis: CurrentBasis, *, blocks: int, surrogates: int
             for half, c, fitted in zip(pair, weights[::-1], own[::-1], strict=True)
         ]
         held_out = np.mean([_bound(f) for f in other])
-        if held_out > best:
+        if level == 0 or held_out > best:  # which may be −∞, where no reversal was seen
             best = held_out
             rate = (held_out + np.mean([_bound(f) for f in own])) / 2
             error = np.hypot(*(_error(half, f) for half, f in zip(pair, other, strict=True))) / 2
