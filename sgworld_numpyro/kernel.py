@@ -18,7 +18,7 @@ from numpyro.util import is_prng_key
 
 from sgworld_numpyro import options
 from sgworld_numpyro.chain import caller
-from sgworld_numpyro.chain.binding import Binding, Bindings, compiler_options, one_thread_at_a_time
+from sgworld_numpyro.chain.binding import Binding, Bindings, one_thread_at_a_time
 from sgworld_numpyro.chain.consistency import DoesNotRunOnAllRows, check_minibatches
 from sgworld_numpyro.chain.convergence import complaints, draws_of, warn_of_convergence
 from sgworld_numpyro.chain.divergence import Divergence, first_divergence, is_lost, report
@@ -404,7 +404,7 @@ class StochasticGradientKernel(MCMCKernel):
     def _start(self, plan, binding, rng_key, init_params, num_warmup, looks):
         """The initial state where the chains' own keys and values say, or near the mode from there."""
         begin = partial(initial_state, binding.engine, self._init_strategy, self._initial_step_size())
-        start = binding.compiled("start", begin, binding.arguments, once=binding.hold)
+        start = binding.compiled("start", begin, binding.arguments, once=True)
         state, valid = start(rng_key, init_params)
         first = None if is_traced(valid) else state.position.reshape(-1, binding.engine.target.dim)[0]
         if first is not None:
@@ -441,8 +441,8 @@ class StochasticGradientKernel(MCMCKernel):
         check_tuning(plan, learnt.tuning, learnt.rise, binding)
         if looks:  # near the mode, where large terms that hide small ones are gone
             self._check_minibatches(binding, learnt.tuning.anchor.position, also_near_0=False)
-        options = compiler_options(once=True) if binding.hold else None
-        return jax.jit(place, compiler_options=options)(rng_key, learnt)
+        start = binding.compiled("place", lambda _, *inputs: place(*inputs), binding.arguments, once=True)
+        return start(rng_key, learnt)
 
     def _check_room(self, binding, state, num_warmup, batch):
         kept = jax.eval_shape(lambda: self._nothing_kept(binding, num_warmup, batch))

@@ -56,7 +56,6 @@ class Looks:
     def __init__(self, binding: Binding, seed: int):
         self._binding = binding
         self._target = binding.engine.target
-        self._once = binding.hold  # in a trace there are no options for the compiler
         self.passes = 0.0  # over the data, in gradients, of everything but descents and windows
         rng = np.random.default_rng(seed)
         self._orders = {plate.name: rng.permutation(plate.size).astype(np.int32) for plate in self._target.plates}
@@ -80,7 +79,7 @@ class Looks:
         def on_data(arguments, orders, *inputs):
             return function(Estimates(self._target, arguments, orders), *inputs)
 
-        piece = self._binding.compiled(name, on_data, self._binding.arguments, once=once and self._once)
+        piece = self._binding.compiled(name, on_data, self._binding.arguments, once=once)
         return piece(self._orders, *inputs)
 
     def _cast(self, array: np.ndarray) -> np.ndarray:
@@ -100,7 +99,7 @@ class Looks:
             state, valid = initial_state(self._binding.engine, init_strategy, 1.0, arguments, keys, given)
             return state.position, valid
 
-        start = self._binding.compiled("pilot's start", begin, self._binding.arguments, once=self._once)
+        start = self._binding.compiled("pilot's start", begin, self._binding.arguments, once=True)
         positions, valid = start(np.int32(seed), given)
         positions = np.asarray(positions)
         check_initial_state(valid, positions[0], self._binding)
@@ -276,7 +275,7 @@ class Looks:
     def chains_at(self, engine: Engine, positions: np.ndarray, key: Array, step_size: float, friction: float):
         """States of pilot chains at positions (chains, dim), at rest."""
         begin = partial(_chains_at, engine)
-        return self._binding.compiled("chains", begin, self._binding.arguments, once=self._once)(
+        return self._binding.compiled("chains", begin, self._binding.arguments, once=True)(
             self._cast(positions), key, jnp.asarray([step_size, friction], self.dtype)
         )
 
