@@ -12,10 +12,9 @@ from numpyro.infer import MCMC
 from sgworld_numpyro.kernel import StochasticGradientKernel
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.handlers import dotted, with_dots
-from sgworld_numpyro.results.log_likelihood import chosen_rows, dims_of, pointwise_log_likelihood
-from sgworld_numpyro.results.run_attributes import attributes_of, settings_of
+from sgworld_numpyro.results.log_likelihood import chosen_rows, dims_of_draws, pointwise_log_likelihood
+from sgworld_numpyro.results.run_attributes import attributes_of, settings_of, taken_of
 from sgworld_numpyro.results.stored_data import stored_groups
-from sgworld_numpyro.results.versions import package_versions
 from sgworld_numpyro.store.stored_run import StoredRun
 
 
@@ -88,14 +87,12 @@ def to_inference_data(
         if log_likelihood is not None and not isinstance(log_likelihood, bool):
             raise ValueError(f"of a run of {type(kernel).__name__} want log_likelihood=True, for every row, or False.")
         data = az.from_numpyro(mcmc, log_likelihood=bool(log_likelihood), coords=coords, dims=dims, **options)
-        data["posterior"].attrs.update(_taken(mcmc))
+        data["posterior"].attrs.update(taken_of(mcmc))
         return data
     coords = _with_dots(coords or {})
     settings, arguments = settings_of(mcmc), Arguments.of(mcmc._args, mcmc._kwargs)
-    names = dims_of(settings.target, arguments)
-    if kernel.sample_field != "z":  # what is kept may have a site's name, and another shape
-        names = {site: axes for site, axes in names.items() if site not in settings.target.prototype}
-    names = {dotted(site): list(map(dotted, axes)) for site, axes in (names | dict(dims or {})).items()}
+    names = dims_of_draws(mcmc, settings.target) | dict(dims or {})
+    names = {dotted(site): list(map(dotted, axes)) for site, axes in names.items()}
     data = az.from_numpyro(
         _without_slashes(mcmc),
         log_likelihood=False,
@@ -110,7 +107,7 @@ def to_inference_data(
     taken = int(np.ravel(mcmc.last_state.i)[0])  # the last draw is the last state
     last = int(posterior["draw"].values[-1])
     posterior.attrs["samples_before"] = taken - (last + 1) * int(mcmc.thinning)
-    posterior.attrs.update(_taken(mcmc))
+    posterior.attrs.update(taken_of(mcmc))
     if log_likelihood is not None and log_likelihood is not False:
         group = _log_likelihood(mcmc, kernel, settings.target, arguments, log_likelihood, names, coords, posterior)
         if isinstance(data, xr.DataTree):
@@ -130,10 +127,6 @@ def _check_dims(dims: Mapping[str, Any], values: Mapping[str, Any]) -> None:
                 raise ValueError(
                     f"dims={{{name!r}: {list(axes)}}}: {axis!r} is a variable; call the dimension otherwise."
                 )
-
-
-def _taken(mcmc):
-    return {"num_warmup": mcmc.num_warmup, "thinning": int(mcmc.thinning), **package_versions()}
 
 
 def _with_dots(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
 from numpyro.handlers import seed, substitute, trace
+from numpyro.infer import MCMC
 from numpyro.infer.initialization import init_to_sample
 
 from sgworld_numpyro.model.arguments import Arguments
@@ -116,6 +117,14 @@ def _axis(site, plate, length):
 
 def _cut(array, axis, length):
     return array if axis is None else np.take(array, np.arange(length), axis)
+
+
+def dims_of_draws(mcmc: MCMC, target: Target) -> dict[str, list[str]]:
+    """``dims_of`` what a run keeps of its draws, which may have a site's name, and another shape."""
+    dims = dims_of(target, Arguments.of(mcmc._args, mcmc._kwargs))
+    if mcmc.sampler.sample_field == "z":
+        return dims
+    return {site: axes for site, axes in dims.items() if site not in target.prototype}
 
 
 def dims_of(target: Target, arguments: Arguments) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from numpyro.infer import MCMC
 
 from sgworld_numpyro.chain.settings import Settings
 from sgworld_numpyro.chain.state import SGState
+from sgworld_numpyro.results.versions import package_versions
 
 
 def settings_of(mcmc: MCMC) -> Settings:
@@ -63,3 +64,8 @@ def name_of(component: Any) -> str:
 
 def _key_data(key) -> str:
     return json.dumps(np.asarray(jax.random.key_data(key)).tolist())
+
+
+def taken_of(mcmc: MCMC) -> dict[str, Any]:
+    """How an ``MCMC``, of whatever kernel, takes its draws, and with which versions."""
+    return {"num_warmup": mcmc.num_warmup, "thinning": int(mcmc.thinning), **package_versions()}

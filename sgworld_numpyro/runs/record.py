@@ -9,11 +9,9 @@ from numpyro.infer import MCMC
 
 from sgworld_numpyro.chain import caller
 from sgworld_numpyro.kernel import StochasticGradientKernel
-from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.handlers import dotted
-from sgworld_numpyro.results.log_likelihood import dims_of
-from sgworld_numpyro.results.run_attributes import attributes_of, settings_of
-from sgworld_numpyro.results.versions import package_versions
+from sgworld_numpyro.results.log_likelihood import dims_of_draws
+from sgworld_numpyro.results.run_attributes import attributes_of, settings_of, taken_of
 from sgworld_numpyro.runs.block_sampler import BlockSampler
 from sgworld_numpyro.runs.fingerprint import environment
 from sgworld_numpyro.store.stretches import FORMAT
@@ -54,12 +52,11 @@ def name_of(place: tuple[Any, ...]) -> str:
 
 def attributes(run: MCMC, state: Any) -> dict[str, Any]:
     """What a run says of itself after some state, as it stands in ``posterior.attrs``."""
-    thinning = int(run.thinning)
-    taken = {"num_warmup": run.num_warmup, "thinning": thinning, **package_versions()}
+    taken = taken_of(run)
     if not isinstance(run.sampler, StochasticGradientKernel):
         return taken
     run._last_state = state
-    before = run.num_warmup + run.num_samples % thinning
+    before = run.num_warmup + run.num_samples % int(run.thinning)
     return {**attributes_of(settings_of(run), state), "samples_before": before, **taken}
 
 
@@ -78,9 +75,4 @@ def _dims(run):
     """Names of the axes of sites, where plates have them."""
     if not isinstance(run.sampler, StochasticGradientKernel):
         return {}
-    target = settings_of(run).target
-    dims = dims_of(target, Arguments.of(run._args, run._kwargs))
-    if run.sampler.sample_field == "z":
-        return dims
-    # what is kept may have a site's name, and another shape
-    return {site: axes for site, axes in dims.items() if site not in target.prototype}
+    return dims_of_draws(run, settings_of(run).target)
