@@ -15,6 +15,15 @@ from tests.runs import run
 README = Path(__file__).parents[1] / "README.md"
 
 
+def run_page(name):
+    """What the one block of code of a page in docs/ leaves behind, by name."""
+    page = README.with_name("docs") / name
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict = {}
+    exec(compile(block, str(page), "exec"), names)
+    return names
+
+
 def test_readme_examples_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 6
@@ -51,20 +60,14 @@ def test_contributing_examples_run(capsys):
 @pytest.mark.slow
 def test_the_page_on_long_runs_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    page = README.with_name("docs") / "long_runs.md"
-    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    names: dict = {}
-    exec(compile(block, str(page), "exec"), names)
+    names = run_page("long_runs.md")
     assert "400 of 400 draws of each of 4 chains: 100% of the samples" in capsys.readouterr().out
     assert names["latest"].shape == (4, 100)
     assert float(abs(names["latest"].mean() - 1)) < 0.1  # five posterior sds of 2/100
 
 
 def test_the_page_on_samplers_runs(capsys):
-    page = README.with_name("docs") / "choosing_a_sampler.md"
-    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    names: dict = {}
-    exec(compile(block, str(page), "exec"), names)
+    names = run_page("choosing_a_sampler.md")
     *report, temperature = capsys.readouterr().out.strip().splitlines()
     assert any(line.startswith("friction") for line in report)
     measured = names["mcmc"].get_extra_fields(group_by_chain=True)["configurational_temperature"]
@@ -85,10 +88,7 @@ def test_the_page_on_models_runs():
 
 
 def test_physics_examples_run(capsys):
-    page = README.with_name("docs") / "physics.md"
-    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    names: dict = {}
-    exec(compile(block, str(page), "exec"), names)
+    names = run_page("physics.md")
     measured, exact, theorems = names["measured"], names["exact"], names["theorems"]
     assert abs(measured.rate - exact.rate) < 5 * measured.rate_error
     assert measured.rate > 10 * measured.rate_error
@@ -98,10 +98,7 @@ def test_physics_examples_run(capsys):
 
 def test_the_page_on_your_own_trajectories_runs(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = README.with_name("docs") / "your_own_trajectories.md"
-    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    names: dict = {}
-    exec(compile(block, str(page), "exec"), names)
+    names = run_page("your_own_trajectories.md")
     found, step = names["found"], names["step"]
     assert abs(found.rate / step - 3) < 5 * found.rate_error / step
     assert names["field"].p_value <= 0.015

@@ -71,11 +71,7 @@ def probability_current(
     x = positions(data, var_names=var_names, projection=projection)
     plane = _plane(x, dims)
     found = measures.probability_current(x.values, plane, **options)
-    axes = ("component", "x", "y")
-    return xr.Dataset(
-        {"current": (axes, found.current), "error": (axes, found.error), "density": (axes[1:], found.density)},
-        {"component": [_coordinates(x)[n] for n in plane], "x": found.x, "y": found.y},
-    )
+    return _on_grid(found, x, plane, ("current", "error"))
 
 
 def velocity_field(
@@ -90,12 +86,15 @@ def velocity_field(
     x = positions(data, var_names=var_names, projection=projection)
     plane = _plane(x, dims)
     found = _measured(measures.velocity_field, x.values, plane, **options)
+    field = _on_grid(found, x, plane, ("velocity", "error", "current"))
+    return field.assign(order=found.order, p_value=found.p_value)
+
+
+def _on_grid(found, x, plane, vectors):
+    """Vectors and the density on the grid of a plane."""
     axes = ("component", "x", "y")
-    fields = {name: (axes, getattr(found, name)) for name in ("velocity", "error", "current")}
-    return xr.Dataset(
-        fields | {"density": (axes[1:], found.density), "order": found.order, "p_value": found.p_value},
-        {"component": [_coordinates(x)[n] for n in plane], "x": found.x, "y": found.y},
-    )
+    fields = {name: (axes, getattr(found, name)) for name in vectors} | {"density": (axes[1:], found.density)}
+    return xr.Dataset(fields, {"component": [_coordinates(x)[n] for n in plane], "x": found.x, "y": found.y})
 
 
 def _plane(x, dims) -> tuple[int, int]:
