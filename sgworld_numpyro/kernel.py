@@ -41,6 +41,7 @@ from sgworld_numpyro.preconditioners import Dense, Diagonal, Identity, Precondit
 from sgworld_numpyro.schedules import Schedule
 from sgworld_numpyro.subsampling import FullBatch, RandomReshuffle, SubsamplingScheme, WithReplacement
 from sgworld_numpyro.tuning.batch_size import Better, better_batch_size
+from sgworld_numpyro.tuning.certificate import complaints_of_tilt
 from sgworld_numpyro.tuning.curvature import MAX_DENSE
 from sgworld_numpyro.tuning.staged import learn
 from sgworld_numpyro.tuning.tuned_start import (
@@ -178,7 +179,7 @@ class StochasticGradientKernel(MCMCKernel):
         self._watch()
         if callable(self._step_size):
             options.check_schedule(self._step_size, num_warmup * engine.steps)
-        plan = plan_of(engine, self._step_size, self._bias_tolerance, self._gradient, self._steps_per_sample)
+        plan = self._plan_of(engine)
         looks = not binding.checked and not any(map(is_traced, arguments.leaves))
         if plan is not None and may_be_staged(plan, arguments):
             self._check_room_ahead(binding, rng_key, num_warmup, batch)
@@ -321,9 +322,9 @@ class StochasticGradientKernel(MCMCKernel):
         binding = self._bindings.current
         if binding is None or state.tuning is None or state.tuning.numbers.ndim > 1:
             return None
-        plan = plan_of(binding.engine, self._step_size, self._bias_tolerance, self._gradient, self._steps_per_sample)
+        plan = self._plan_of(binding.engine)
         law, report = None if plan is None else law_of(plan, state.tuning), state.tuning.report
-        if law is None or not np.isfinite(report.fastest_rate):
+        if law is None or not np.isfinite(report.fastest_rate) or len(plan.target.plates) > 1:
             return None
         return better_batch_size(law, float(report.friction), report.rates, binding.engine.target.dim)
 
@@ -336,7 +337,15 @@ class StochasticGradientKernel(MCMCKernel):
         if mcmc.sampler is not self or binding is None or self._step_size is not None:
             return []
         names = [f"{site}{index}" for site, index in binding.engine.target.coordinates()]
-        return complaints(draws_of(mcmc._states, self.sample_field), mcmc.last_state, self._temperature, names)
+        draws = draws_of(mcmc._states, self.sample_field)
+        found = complaints(draws, mcmc.last_state, self._temperature, names)
+        tuning = self._mine(mcmc.last_state).tuning
+        if tuning.numbers.ndim > 1:  # the chains', which share one where there is something to be looked back at
+            tuning = jax.tree.map(lambda leaf: leaf[0], tuning)
+        return found + complaints_of_tilt(self._plan_of(binding.engine), binding, tuning, draws)
+
+    def _plan_of(self, engine):
+        return plan_of(engine, self._step_size, self._bias_tolerance, self._gradient, self._steps_per_sample)
 
     def tell_of_divergence(self, mcmc: MCMC, before: Any) -> None:
         """Warn if a chain of a run has diverged since a state of it, unless that was told while it ran.

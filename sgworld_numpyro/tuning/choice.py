@@ -12,6 +12,7 @@ from sgworld_numpyro.tuning.looks import Looks
 from sgworld_numpyro.tuning.pilot import Pilot
 from sgworld_numpyro.tuning.plan import Plan
 from sgworld_numpyro.tuning.rates import rates_at
+from sgworld_numpyro.tuning.tilt import Places, level, places_at
 
 DAMPINGS = 0.7, 1.0, 1.4, 2.0  # γ/√λ that are tried
 WORTH = 0.4  # effective draws that a draw should be worth, about
@@ -53,11 +54,12 @@ class Choice(NamedTuple):
 def choose(plan: Plan, looks: Looks, pilot: Pilot) -> Choice:
     """The cheapest of what the plan leaves open, within its tolerance."""
     preconditioner = _preconditioner(plan, looks, pilot)
-    root = np.asarray(_root_of(preconditioner, looks), float)
+    root = looks.root_of(preconditioner)
     rates = rates_at(looks, pilot.at, pilot.hessians, pilot.mean, root, plan.temperature, pilot.narrow)
     slowest = max(float(np.linalg.eigvalsh(root.T @ pilot.hessians.mean(0) @ root)[0]), 1e-6 * float(rates.mean))
+    places = None if pilot.narrow else places_at(looks, pilot.draws, pilot.mean, root)
     tried = [
-        _tried(plan, estimator, damping, rates, slowest, pilot)
+        _tried(plan, estimator, damping, rates, places, slowest, pilot)
         for estimator in plan.estimators
         for damping in (DAMPINGS if plan.kinetic and plan.friction is None else (None,))
     ]
@@ -82,12 +84,7 @@ def _preconditioner(plan, looks, pilot):
     return Dense.from_root(np.asarray(pilot.root, looks.dtype))
 
 
-def _root_of(preconditioner, looks):
-    """L of M = L Lᵀ."""
-    return np.stack([preconditioner.apply_root(unit) for unit in np.eye(looks.dim, dtype=looks.dtype)], axis=1)
-
-
-def _tried(plan: Plan, estimator, damping, rates: Rates, slowest: float, pilot: Pilot) -> Choice:
+def _tried(plan: Plan, estimator, damping, rates: Rates, places: Places | None, slowest: float, pilot: Pilot) -> Choice:
     friction = np.nan
     if plan.kinetic:
         friction = float(plan.friction) if plan.friction is not None else damping * float(np.sqrt(rates.mean))
@@ -99,7 +96,12 @@ def _tried(plan: Plan, estimator, damping, rates: Rates, slowest: float, pilot: 
     if plan.step_size is not None:
         step_size = float(plan.step_size)
     if law is not None:
+        tilted = 0.0
+        if places is not None:
+            shorter, tilted = level(law, step_size, friction, places, pilot.draws)
+            step_size = shorter if plan.step_size is None else step_size
         bias, shift = (float(number) for number in law.bias(step_size, friction, rates))
+        shift = max(shift, tilted)
     time = _autocorrelation_time(friction, slowest) if plan.kinetic else 2 / slowest
     time *= pilot.slowdown
     batches = plan.target.longest_plate.batches

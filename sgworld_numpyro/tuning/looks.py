@@ -25,7 +25,7 @@ from sgworld_numpyro.integrators import BAOAB
 from sgworld_numpyro.linear_gaussian import knows_scheme
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.blocks import block_length
-from sgworld_numpyro.preconditioners import Dense
+from sgworld_numpyro.preconditioners import Dense, Preconditioner
 from sgworld_numpyro.subsampling import Plate, RandomReshuffle, SubsamplingScheme
 from sgworld_numpyro.tuning import warm_start
 from sgworld_numpyro.tuning.estimates import Estimates, product
@@ -74,6 +74,11 @@ class Looks:
     def dtype(self):
         """Of positions."""
         return self._target.dtype
+
+    def root_of(self, preconditioner: Preconditioner) -> np.ndarray:
+        """L of M = L Lᵀ."""
+        columns = [preconditioner.apply_root(unit) for unit in np.eye(self.dim, dtype=self.dtype)]
+        return np.stack(columns, axis=1).astype(float)
 
     def _look(self, name: str, function: Callable, *inputs: Any, once: bool = False) -> Any:
         def on_data(arguments, orders, *inputs):
@@ -176,6 +181,24 @@ class Looks:
         found = self._look("scatter", _scatter, rows, *inputs, once=True)
         gradients, anchored, images, drifts = (np.asarray(array, float) for array in found)
         return gradients, anchored, directions, images, drifts
+
+    def covariances(self, positions: np.ndarray, anchor: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Covariances of rows' gradients, each of which stands for all N, by N, in a metric at ``DRAWS`` positions.
+
+        Args:
+            positions: draws.
+            anchor: of control variates.
+            root: L of the metric.
+
+        Returns:
+            Lᵀ C L / N of each (DRAWS, dim, dim), and the same of differences from the rows' gradients at the anchor.
+        """
+        rows = self._rows_that_scatter()
+        self.passes += 2
+        found = self._look("covariances", _covariances, rows, *map(self._cast, (positions, anchor, root)), once=True)
+        factor = self.group_size * (self.plate.size - 1) / self.plate.size**2  # from groups to rows, as in ``rates``
+        own, anchored = (np.asarray(array, float) * factor for array in found)
+        return own, anchored
 
     def priors(self, points: np.ndarray) -> np.ndarray:
         """The part of the energies that no row enters."""
@@ -338,6 +361,30 @@ def _scatter(estimates, rows, positions, anchor, root, directions):
         return here, there, images, drifts.mean(0) * (count / (count - 1))
 
     return lax.map(of, (positions, directions, rows))
+
+
+def _covariances(estimates, rows, positions, anchor, root):
+    partitions, count, size = rows[estimates.plate.name].shape[1:]
+    together = block_length(size, 2 * len(anchor), positions.dtype)
+
+    def of(draw):
+        position, rows = draw
+
+        def both(rows):
+            gradient = jax.grad(partial(estimates.energy, rows=rows))
+            here, there = gradient(position), gradient(anchor)
+            return here @ root, (here - there) @ root
+
+        found = lax.map(
+            both, jax.tree.map(lambda leaf: leaf.reshape(partitions * count, -1), rows), batch_size=together
+        )
+        return tuple(covariance(groups.reshape(partitions, count, -1)) for groups in found)
+
+    def covariance(groups):
+        away = groups - groups.mean(1, keepdims=True)
+        return jnp.einsum("pgi,pgj->ij", away, away) / (partitions * (count - 1))
+
+    return lax.map(of, (positions, rows))
 
 
 def _chains_at(engine, arguments: Arguments, positions: Float[Array, "chains dim"], key, numbers):

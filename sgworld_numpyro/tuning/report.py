@@ -25,7 +25,7 @@ LABELS = {
     "minibatch_cost": "  with minibatches",
     "control_variate_cost": "  with control variates",
     "predicted_bias": "predicted relative error of the posterior variance, at most",
-    "predicted_shift": "predicted shift of the posterior mean, in posterior sds, at most",
+    "predicted_shift": "predicted shift of posterior means, in posterior sds, at most",
     "fastest_rate": "largest curvature λ, in the preconditioner's coordinates",
     "gradient_noise": "minibatch noise ρ, by its size in a well-specified model",
     "anchored_noise": "  with control variates",
@@ -70,7 +70,8 @@ class Report(NamedTuple):
     - **step_size** - h.
     - **friction** - γ of kinetic integrators, else NaN.
     - **predicted_bias** - relative error of the posterior variance in the fastest direction.
-    - **predicted_shift** - of the posterior mean by Hessians that differ between minibatches, in posterior sds.
+    - **predicted_shift** - of posterior means in posterior sds, by Hessians that differ between minibatches and, where
+      the posterior is not Gaussian around its mode, by noise that differs from place to place (of sds too, relatively).
     - **fastest_rate** - λ, the largest curvature.
     - **mean_rate** - the mean curvature.
     - **gradient_noise** - ρ: minibatch noise by its size in a well-specified model.

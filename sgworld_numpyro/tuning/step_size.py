@@ -210,12 +210,12 @@ class Discretisation:
         curve = bias_curve(self.scheme, self.integrator, self.num_rows, self.batch_size, self.at_ends)
         noise = rates.noise if self.minibatch_noise else rates.anchored_noise
         drawn = noise / self.temperature * curve.at(self.batches * step, damping)
-        met_again = self._met_again(self.batches * step, damping) / self.batches
+        met_again = self.met_again(self.batches * step, damping) / self.batches
         unequal = met_again * rates.hessian_noise / rates.fastest**2
         shift = met_again * rates.slope / (rates.fastest * xp.sqrt(rates.mean)) * self.minibatch_noise
         return own + drawn, unequal, shift / np.sqrt(self.temperature)
 
-    def _met_again(self, pass_time, damping):
+    def met_again(self, pass_time, damping):
         """f: how much of what a batch did is still there when the rest of its pass comes, which makes up for it."""
         xp = numpy_of(pass_time, damping)
         if self.scheme.redraws == "step":

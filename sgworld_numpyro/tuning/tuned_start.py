@@ -107,7 +107,7 @@ def plan_of(
 
 def law_of(plan: Plan, tuning: Tuning) -> Discretisation | None:
     """What decides the bias of a run with what was chosen; None where nobody knows, or the step size was given."""
-    if plan.discretisation is None or plan.step_size is not None or len(plan.target.plates) > 1:
+    if plan.discretisation is None or plan.step_size is not None:
         return None
     at_ends = tuning.steps % plan.period == 0
     return replace(plan.discretisation, minibatch_noise=not tuning.gradient.needs_anchor, at_ends=at_ends)
