@@ -19,8 +19,16 @@ import numpyro.distributions as dist
 from _common import parse, write_json
 from _nonlinear_regression import BATCH_SIZE, LEARNING_RATE, Simulation, global_minimum, linear_theory, model, rate_of
 
-from sgworld_numpyro import SGD, SGLD, SGWORLD, EulerMaruyama, IndependentBatches, Minibatch, RandomReshuffle
-from sgworld_numpyro import WithReplacement as Replacement
+from sgworld_numpyro import (
+    SGD,
+    SGLD,
+    SGWORLD,
+    EulerMaruyama,
+    IndependentBatches,
+    Minibatch,
+    RandomReshuffle,
+    WithReplacement,
+)
 from sgworld_numpyro.datasets import gaussian_bump
 from sgworld_numpyro.landscape import hessian, potential_minimum, row_potential
 from sgworld_numpyro.nonequilibrium import (
@@ -35,6 +43,7 @@ ORDER = 2  # of the currents in the network's seven dimensions; 3 in the four of
 GROUPS = 4  # of chains, whose estimates are independent
 ROWS, ICA_RATE, ICA_DIM = 1024, 0.05, 4
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+ICA_THINNING = 8  # steps that are recorded as one transition, with replacement
 BURN_IN = 4.0  # relaxation times of the slowest direction, from the predicted law
 
 
@@ -115,36 +124,37 @@ def components(x, batch_size):
         numpyro.factor("obs", jnp.linalg.slogdet(w)[1] - 2 * jnp.log(2 * jnp.cosh(s / 2)).sum(-1))
 
 
-def ica_run(x, batch_size, scheme, start, chains, draws, key):
-    """Entropy production of SGLD on all four weights: of a step with replacement, of a pass without."""
+def ica_run(x, batch_size, scheme, mode, chains, draws, key):
+    """Entropy production of SGLD on all four weights: of eight steps with replacement, of a pass without."""
 
     def of_rows(x):
         components(x, batch_size)
 
-    with_replacement = isinstance(scheme, Replacement)
-    steps = 1 if with_replacement else ROWS // batch_size
-    kind = SGLD if with_replacement else SGWORLD
-    given = {} if with_replacement else {"integrator": EulerMaruyama(), "gradient": Minibatch()}
-    step_size = ICA_RATE / ROWS
+    replaced, step_size = isinstance(scheme, WithReplacement), ICA_RATE / ROWS
+    steps = ICA_THINNING if replaced else ROWS // batch_size
+    given = {} if replaced else {"integrator": EulerMaruyama(), "gradient": Minibatch()}
     keys = jax.random.split(key)
-    start = np.repeat(start[None], chains, 0)
-    relax = kind(of_rows, step_size, steps_per_sample=max(ROWS, 2000 // steps * steps), **given)
-    for drawn in _chunks(relax, x, start, keys[0], 1):
-        start = drawn[:, -1].reshape(start.shape)
-    kernel = kind(of_rows, step_size, steps_per_sample=steps, **given)
-    found = np.concatenate([drawn[:, 1:] for drawn in _chunks(kernel, x, start, keys[1], draws)], 1)
-    p_value = entropy_production(found, "currents", order=2).p_value
-    currents = over_groups(found, "currents", 3)
+    start = np.repeat(mode.reshape(1, 2, 2), chains, 0)
+    for run_key, passes, length in ((keys[0], 4 * ROWS // steps, 1), (keys[1], 1, draws)):
+        kernel = (SGLD if replaced else SGWORLD)(of_rows, step_size, steps_per_sample=passes * steps, **given)
+        found = chain_of(kernel, x, start, run_key, length)
+        start = found[:, -1].reshape(start.shape)
+    predicted = np.nan
+    if replaced:
+        potential = row_potential(of_rows, x)
+        predicted = rate_of(linear_theory(potential, jnp.asarray(mode), scheme, step_size, 1.0, steps))
     return {
         "batch_size": batch_size,
         "steps": steps,
+        "predicted": predicted,
         "linear": over_groups(found, "ar1"),
-        "currents": currents | {"p_value": p_value},
-        "minibatch_share": ICA_RATE * ROWS / (2 * batch_size),
+        "currents": over_groups(found, "currents", ORDER),
+        "p_value": entropy_production(found, "currents", order=ORDER).p_value,
     }
 
 
-def _chunks(kernel, x, start, key, draws):
+def chain_of(kernel, x, start, key, draws):
+    """Draws (chain, draw, weight) from a start."""
     state = kernel.init(jax.random.split(key, len(start)), 0, {"w": jnp.asarray(start)}, (x,))
 
     def draw(state, _):
@@ -152,8 +162,7 @@ def _chunks(kernel, x, start, key, draws):
         return state, state.position
 
     _, found = jax.jit(lambda state: jax.lax.scan(draw, state, length=draws))(state)
-    found = np.asarray(found, float).transpose(1, 0, 2)
-    yield np.concatenate([start.reshape(len(start), 1, -1), found], 1)
+    return np.asarray(found, float).transpose(1, 0, 2)
 
 
 def mark(pair):
@@ -186,6 +195,7 @@ def draw_figure(path, numbers):
     axes[1].legend(fontsize=7)
     for color, (name, runs) in zip(("C0", "C1"), numbers["ica"].items(), strict=True):
         sizes, steps = [r["batch_size"] for r in runs], np.array([r["steps"] for r in runs])
+        axes[2].plot(sizes, [r["predicted"] for r in runs] / steps, ":", color=color)
         for method, marker in (("linear", "s"), ("currents", "o")):
             bars = [r[method]["rate"] for r in runs] / steps, [r[method]["error"] for r in runs] / steps
             axes[2].errorbar(sizes, *bars, fmt=f"{marker}-", ms=4, color=color, label=f"{name}, {method}", mfc="none")
@@ -226,19 +236,20 @@ def run_networks(options, chains, draws):
 def run_components(options, chains, draws):
     x = sources(np.random.default_rng(options.seed))
     potential = row_potential(lambda x: components(x, 1), x)
-    start = np.asarray(potential_minimum(potential, jnp.eye(2).ravel())).reshape(2, 2)
+    mode = np.asarray(potential_minimum(potential, jnp.eye(2).ravel()))
     found = {}
-    print(f"\n{'SGLD on ICA':<22}{'B':>4}{'steps':>6}{'linear':>20}{'currents':>20}{'p':>7}")
-    for name, scheme in (("with replacement", Replacement()), ("without replacement", RandomReshuffle())):
+    print(f"\n{'SGLD on ICA':<22}{'B':>4}{'steps':>6}{'predicted':>11}{'linear':>20}{'currents':>20}{'p':>7}")
+    for name, scheme in (("with replacement", WithReplacement()), ("without replacement", RandomReshuffle())):
         found[name] = []
-        for number, size in enumerate((16,) if options.quick else BATCH_SIZES):
+        for number, size in enumerate((4,) if options.quick else BATCH_SIZES):
             run_key = jax.random.fold_in(jax.random.key(options.seed + 1), number)
-            length = draws if name == "with replacement" else max(100, min(draws, draws * size // 64))
-            run = ica_run(x, size, scheme, start, chains, length, run_key)
+            # passes of small batches are long, and forget where they began
+            length = draws if name == "with replacement" else max(100, draws * size // BATCH_SIZES[-1])
+            run = ica_run(x, size, scheme, mode, chains, length, run_key)
             found[name].append(run)
             print(
-                f"{name:<22}{size:4}{run['steps']:6}{mark(run['linear'])}{mark(run['currents'])}"
-                f"{run['currents']['p_value']:7.3f}",
+                f"{name:<22}{size:4}{run['steps']:6}{run['predicted']:11.3g}{mark(run['linear'])}"
+                f"{mark(run['currents'])}{run['p_value']:7.3f}",
                 flush=True,
             )
     return found
@@ -248,7 +259,7 @@ def main(argv=None):
     options = parse(__doc__.splitlines()[0], argv)
     began = perf_counter()
     chains, draws = (32, 500) if options.quick else (64, 2000)
-    numbers = {"network": run_networks(options, chains, draws), "ica": run_components(options, chains, draws)}
+    numbers = {"network": run_networks(options, chains, draws), "ica": run_components(options, chains, 2 * draws)}
     numbers["seconds"] = perf_counter() - began
     figure = Path(options.out) / "nonlinear_entropy.png"
     draw_figure(figure, numbers)
