@@ -19,7 +19,7 @@ from sgworld_numpyro.learning_coefficient import (
 )
 from sgworld_numpyro.learning_coefficient.chains import Draws
 from sgworld_numpyro.learning_coefficient.reliability import complaints, over_chains, tie_slope
-from sgworld_numpyro.model.tied import tied
+from sgworld_numpyro.model.tie import tied
 
 ROWS, DIM, SCALE = 400, 4, 0.5
 

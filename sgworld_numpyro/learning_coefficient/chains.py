@@ -22,7 +22,7 @@ from sgworld_numpyro.landscape.row_potentials import RowPotential, row_potential
 from sgworld_numpyro.model import blocks
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.target import inspect_model
-from sgworld_numpyro.model.tied import tied
+from sgworld_numpyro.model.tie import tied
 from sgworld_numpyro.preconditioners import Identity
 from sgworld_numpyro.tuning.tuned_start import learns
 
