@@ -20,6 +20,7 @@ from sgworld_numpyro.learning_coefficient import (
 from sgworld_numpyro.learning_coefficient.chains import Draws
 from sgworld_numpyro.learning_coefficient.reliability import complaints, over_chains, tie_slope
 from sgworld_numpyro.model.tie import tied
+from sgworld_numpyro.preconditioners import Diagonal
 
 ROWS, DIM, SCALE = 400, 4, 0.5
 
@@ -174,6 +175,7 @@ def test_what_speaks_against_an_estimate(excess, virials, told):
         ({"at": np.zeros(4)}, ValueError, "unconstrained values of every latent site"),
         ({"at": {"w": np.full(4, np.nan)}}, ValueError, "not finite"),
         ({"kernel": SGWORLD(regression()[0], gradient=ControlVariate())}, ValueError, "learn from the posterior"),
+        ({"kernel": SGWORLD(regression()[0], preconditioner=Diagonal(np.ones(DIM)))}, ValueError, "wants a step_size"),
     ],
 )
 def test_what_is_refused(options, error, match):

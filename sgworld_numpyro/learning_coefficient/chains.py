@@ -70,9 +70,9 @@ class TiedChains:
         kwargs: dict[str, Any],
     ):
         given = kernel.given()
-        preconditioner = given["preconditioner"] or Identity()
+        self.preconditioner = given["preconditioner"] or Identity()
         gradient = given["gradient"] or Minibatch()
-        if learns(preconditioner) or gradient.needs_anchor:
+        if learns(self.preconditioner) or gradient.needs_anchor:
             raise ValueError(
                 f"{kernel!r} would learn from the posterior, and chains here are tied to w₀: leave gradient and "
                 "preconditioner out, or give the latter its numbers."
@@ -81,7 +81,10 @@ class TiedChains:
         target = inspect_model(model, Arguments.of(args, kwargs))
         _check_point(at, target.prototype)
         at = {site: jnp.asarray(at[site], leaf.dtype) for site, leaf in target.prototype.items()}
-        self.temperature = float(np.log(target.longest_plate.size) if temperature is None else temperature)
+        rows = target.longest_plate.size
+        if temperature is None and rows < 2:
+            raise ValueError(f"of {rows} row ln n, the temperature, is 0; give another one.")
+        self.temperature = float(np.log(rows) if temperature is None else temperature)
         self.localisation = localisation
         model = tied(model, at, 1 / np.sqrt(localisation * self.temperature))
         self.potential: RowPotential = row_potential(model, *args, **kwargs)
@@ -99,7 +102,7 @@ class TiedChains:
             subsampling=self.scheme,
             integrator=self.integrator,
             gradient=gradient,
-            preconditioner=preconditioner,
+            preconditioner=self.preconditioner,
             temperature=self.temperature,
             steps_per_sample=given["steps_per_sample"],
         )

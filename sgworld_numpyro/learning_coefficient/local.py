@@ -74,8 +74,9 @@ def local_learning_coefficient(
     rows at every draw, which are the kernel's samples: by default one a pass.
 
     Where the kernel has no step size, it is the largest whose predicted bias is within ``bias_tolerance``, for the
-    curvatures that the chains meet; a kinetic integrator's friction is that which the tie asks for. Nothing is learnt
-    besides: coordinates are taken as they are.
+    curvatures that the chains meet. A kinetic integrator's friction is then between what the stiffest direction and
+    what the tie asks for; with a step size given and no friction, the latter. Coordinates are taken as they are: no
+    preconditioner is learnt.
 
     Args:
         kernel: as for ``MCMC``, such as ``SGWORLD(model)``; its model, scheme, integrator, and step size if it has one.
@@ -92,7 +93,8 @@ def local_learning_coefficient(
 
     Raises:
         ValueError: for numbers out of range, a w₀ of other sites or shapes, several subsampled plates, a kernel that
-            would learn a preconditioner or an anchor, and chains that diverge at a given step size.
+            would learn a preconditioner or an anchor, or has a preconditioner and no step size, and chains that diverge
+            at a given step size.
         TypeError: if the kernel is not one of this package.
         TuningError: if no step size holds the chains.
 

@@ -14,6 +14,7 @@ from sgworld_numpyro.integrators import is_kinetic
 from sgworld_numpyro.landscape.hessians import hessian_product
 from sgworld_numpyro.learning_coefficient.chains import TiedChains
 from sgworld_numpyro.linear_gaussian import knows_integrator, knows_scheme
+from sgworld_numpyro.preconditioners import Identity
 from sgworld_numpyro.subsampling import WithReplacement
 from sgworld_numpyro.tuning.curvature import Rates
 from sgworld_numpyro.tuning.step_size import Discretisation
@@ -24,7 +25,7 @@ TOO_HOT = 0.05  # relative temperature from which a trial's step is halved
 ERRORS = 3.0  # standard errors of the trial's temperature beside
 SHORTER = 0.7  # a curvature that was met and asks for less than so much of the step decides over it
 LOST = 0.25  # of the step, after chains have diverged
-LEAST_DAMPING = 0.2  # γ/√λ: with less friction the laws of the step are not tabulated
+LEAST_DAMPING = 0.2  # γ/√λ: with less friction the energy of stiff directions, most of λ̂, is slow to relax
 _POWER_ITERATIONS = 30
 _BISECTIONS = 40
 
@@ -50,11 +51,13 @@ def choose_step(chains: TiedChains, key: Array, num_chains: int, num_warmup: int
     chains went: at a degenerate minimum it is another one there. What the law does not know shows in the temperature.
 
     Raises:
-        ValueError: if the integrator's law is not known.
+        ValueError: if the integrator's law is not known, or there is a preconditioner.
         TuningError: if no step of some that were tried holds the chains.
     """
     if not knows_integrator(chains.integrator):
         raise ValueError(f"integrator={chains.integrator!r} has no known law to choose a step by; give a step_size.")
+    if not isinstance(chains.preconditioner, Identity):
+        raise ValueError(f"preconditioner={chains.preconditioner!r} wants a step_size: one is chosen without it only.")
     curvatures = jax.jit(_largest_curvatures, compiler_options=compiler_options(once=True))
     # as many points as there are chains, so that one compilation serves
     points = jnp.stack([chains.point, *[_typical(chains)] * (num_chains - 1)])
@@ -111,8 +114,8 @@ def _typical(chains):
         def halve(_, interval):
             low, high = interval
             middle = (low + high) / 2
-            above = potential.full(chains.point + jnp.exp(middle) * direction) - bottom > wanted
-            return jnp.where(above, low, middle), jnp.where(above, middle, high)
+            below = potential.full(chains.point + jnp.exp(middle) * direction) - bottom <= wanted  # not where it is NaN
+            return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
         return lax.fori_loop(0, _BISECTIONS, halve, (jnp.float32(-20), jnp.float32(5)))[0]
 
