@@ -13,12 +13,11 @@ from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.integrators import is_kinetic
 from sgworld_numpyro.landscape.hessians import hessian_product
 from sgworld_numpyro.learning_coefficient.chains import TiedChains
-from sgworld_numpyro.linear_gaussian import knows_integrator, knows_scheme
+from sgworld_numpyro.linear_gaussian import knows_integrator
 from sgworld_numpyro.preconditioners import Identity
-from sgworld_numpyro.subsampling import WithReplacement
 from sgworld_numpyro.tuning.curvature import Rates
 from sgworld_numpyro.tuning.step_size import Discretisation
-from sgworld_numpyro.tuning.tuned_start import TuningError
+from sgworld_numpyro.tuning.tuned_start import TuningError, scheme_of_known_law
 
 TRIALS = 12  # step sizes at most
 TOO_HOT = 0.05  # relative temperature from which a trial's step is halved
@@ -89,7 +88,7 @@ def _by_law(chains, curvature):
     if is_kinetic(chains.integrator) and not chains.friction_is_open:
         friction = chains.integrator.friction
     law = Discretisation(
-        scheme=chains.scheme if knows_scheme(chains.scheme) else WithReplacement(),
+        scheme=scheme_of_known_law(chains.scheme, plate),
         integrator=chains.integrator,
         num_rows=plate.size,
         batch_size=plate.batch_size,
