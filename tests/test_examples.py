@@ -10,8 +10,10 @@ import arviz as az
 import jax
 import numpy as np
 import pytest
+from scipy.stats import logistic, norm
 
 from sgworld_numpyro import SGWORLD, datasets, predictor
+from sgworld_numpyro.landscape import row_potential
 from sgworld_numpyro.learning_coefficient import deep_linear_coefficient
 from tests import runs
 
@@ -295,3 +297,16 @@ def test_gibbs_sampling_of_tied_networks_finds_the_exact_coefficients(monkeypatc
         found, error = example.by_gibbs(network, 1.0, np.log(100), sweeps=100, chains=100)
         assert abs(found - exact.value) <= 5 * error
         assert error < 0.03 * exact.value
+
+
+def test_the_density_of_independent_components_by_hand(monkeypatch):
+    """Of two logistic variables turned and scaled; the model stands in the example of nonlinear entropy."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = runpy.run_path(str(EXAMPLES / "nonlinear_entropy.py"))
+    rows = example["sources"](np.random.default_rng(0))
+    w = np.array([[1.2, -0.3], [0.4, 0.9]])
+    by_hand = logistic.logpdf(rows @ w.T).sum(1) + np.log(np.linalg.det(w))
+    prior = norm(0, 10).logpdf(w).sum()
+    potential = row_potential(lambda x: example["components"](x, 4), rows)
+    found = potential.row_values(np.float32(w.ravel()), np.arange(5, dtype=np.int32))
+    np.testing.assert_allclose(found, -prior - len(rows) * by_hand[:5], rtol=1e-5)
