@@ -11,6 +11,7 @@ import time
 import warnings
 
 import numpy as np
+from scipy.stats import kstest
 
 from sgworld_numpyro.nonequilibrium import LinearDescriptionWarning, entropy_production, systems
 
@@ -68,11 +69,40 @@ def methods():
     return found | {"SFI": peer}
 
 
+def in_equilibrium(seeds):
+    """p-values of runs that nothing drives, which must be uniform: how often below 0.05 and 0.2, and Kolmogorov's test.
+
+    Vortices of a = 0, and Student's law, which is not Gaussian.
+    """
+    found = {}
+    print(f"{'a = 0':<20}{'method':>10}{'p < 0.05':>10}{'p < 0.2':>9}{'uniform: p':>12}   of {seeds} runs")
+    for name, system in {"vortices": systems.vortices(0.0), "heavy tails": systems.heavy_tails(0.0)}.items():
+        runs = [system.sample(8, 500, 0.2, seed=seed) for seed in range(seeds)]
+        for method in ("ar1", "currents"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", LinearDescriptionWarning)
+                p_values = np.array(
+                    [entropy_production(x, method, surrogates=199, seed=s).p_value for s, x in enumerate(runs)]
+                )
+            numbers = {
+                "below_0.05": float(np.mean(p_values <= 0.05)),
+                "below_0.2": float(np.mean(p_values <= 0.2)),
+                "uniform": float(kstest(p_values, "uniform").pvalue),
+            }
+            found.setdefault(name, {})[method] = numbers
+            below = f"{numbers['below_0.05']:10.3f}{numbers['below_0.2']:9.3f}"
+            print(f"{name:<20}{method:>10}{below}{numbers['uniform']:12.3f}", flush=True)
+    return found
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two short runs of each")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there")
+    parser.add_argument("--null", type=int, metavar="RUNS", help="only this: p-values of so many runs in equilibrium")
     options = parser.parse_args(argv)
+    if options.null:
+        return in_equilibrium(options.null)
     runs, draws = (2, 2000) if options.quick else (4, 20_000)
     numbers = {}
     print(f"16 chains of {draws} draws, {runs} runs. Nats per unit of time; error: stated | rms over runs.\n")

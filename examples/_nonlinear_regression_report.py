@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from _nonlinear_regression import LEARNING_RATE, Prediction, in_basis, plane_of_currents
 
-from sgworld_numpyro.nonequilibrium.autoregression import LinearDynamics, fit_linear_dynamics
+from sgworld_numpyro.nonequilibrium.autoregression import LinearDynamics, fit_linear_dynamics, linear_dynamics
 from sgworld_numpyro.nonequilibrium.currents import Circulation, circulation
 from sgworld_numpyro.nonequilibrium.entropy import EntropyProduction, entropy_production
 from sgworld_numpyro.nonequilibrium.moments import LaggedMoments
@@ -62,6 +62,8 @@ def numbers_of(measured: Measurement, prediction: Prediction, information):
     for name in ("integral", "integral_error"):
         first[name] = [None if np.isnan(value) else float(value) for value in getattr(theorems, name)[:3]]
     along = {name: getattr(measured.along, name) for name in ("mean", "mean_error")}
+    # of the noise, which millions of transitions show; of the slowest direction a run sees a few relaxations
+    implied = linear_dynamics(dynamics.mean, dynamics.A, fit.Q).covariance
     return {
         "mean": fit.mean.tolist(),
         "mean_error": fit.mean_error.tolist(),
@@ -79,6 +81,7 @@ def numbers_of(measured: Measurement, prediction: Prediction, information):
         "covariance_error": fit.covariance_error.tolist(),
         "covariance_predicted": dynamics.covariance.tolist(),
         "covariance_difference": relative(fit.covariance, dynamics.covariance),
+        "covariance_of_measured_noise_difference": relative(implied, dynamics.covariance),
         "noise": fit.Q.tolist(),
         "noise_error": fit.Q_error.tolist(),
         "noise_predicted": dynamics.Q.tolist(),
@@ -133,7 +136,8 @@ def print_measures(name, numbers, measured: Measurement, prediction: Prediction,
         f"{numbers['mean_from_landscape_minimum']:.1e} ± {numbers['mean_from_landscape_minimum_error']:.0e} "
         f"from that of the effective landscape\n"
         f"  covariance and noise: relative difference from the predicted matrices "
-        f"{100 * numbers['covariance_difference']:.1f} % and {100 * numbers['noise_difference']:.2f} %\n"
+        f"{100 * numbers['covariance_difference']:.1f} % and {100 * numbers['noise_difference']:.2f} %; the covariance "
+        f"that the measured noise makes, {100 * numbers['covariance_of_measured_noise_difference']:.2f} %\n"
         f"  circulation in the plane of most, in sds² per {unit}: {area:.3e}, predicted {expected:.3e}, "
         f"p = {numbers['circulation_p_value']:.3f} for none\n"
         f"  entropy production, nats per {unit}: {numbers['entropy_production']:.3e} ± "

@@ -17,6 +17,11 @@ from sgworld_numpyro.extrapolation import Extrapolation, extrapolate
 from sgworld_numpyro.gradients import ControlVariate, Minibatch
 from sgworld_numpyro.integrators import BAOAB, UBU, EulerMaruyama, LeimkuhlerMatthews
 from sgworld_numpyro.kernel import SGD, SGLD, SGWORLD, StochasticGradientKernel
+from sgworld_numpyro.learning_coefficient import (
+    LearningCoefficient,
+    LearningCoefficientWarning,
+    local_learning_coefficient,
+)
 from sgworld_numpyro.model.requirements import ModelError
 from sgworld_numpyro.results.inference_data import to_inference_data
 from sgworld_numpyro.results.predictions import Average, averages, predictor
@@ -66,6 +71,8 @@ __all__ = [
     "Extrapolation",
     "FullBatch",
     "IndependentBatches",
+    "LearningCoefficient",
+    "LearningCoefficientWarning",
     "LeimkuhlerMatthews",
     "Minibatch",
     "ModelError",
@@ -84,6 +91,7 @@ __all__ = [
     "__version__",
     "averages",
     "extrapolate",
+    "local_learning_coefficient",
     "long_run",
     "predictor",
     "run_outlook",

@@ -190,6 +190,11 @@ def test_moves_that_only_one_half_has_seen():
         assert found.p_value > 0.01
 
 
+def test_sigma_of_thousands_has_a_bound():
+    """As many currents make of few draws that they were not fitted to: e^{−σ} is beyond double precision."""
+    assert np.isfinite(variational._bound(np.random.default_rng(0).normal(0, 3000, (2, 50))))
+
+
 def test_single_precision_and_few_chains(draws):
     system, _ = NONLINEAR["vortices"]
     for chains in (1, 3):

@@ -10,8 +10,11 @@ import arviz as az
 import jax
 import numpy as np
 import pytest
+from scipy.stats import logistic, norm
 
 from sgworld_numpyro import SGWORLD, datasets, predictor
+from sgworld_numpyro.landscape import row_potential
+from sgworld_numpyro.learning_coefficient import deep_linear_coefficient
 from tests import runs
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -147,6 +150,7 @@ def test_nonlinear_regression_measures_what_is_predicted(tmp_path, capsys, monke
         # of a transition's noise the run sees millions, of the slowest direction's spread a few
         assert run["noise_difference"] <= 0.02
         assert run["covariance_difference"] <= 0.2
+        assert run["covariance_of_measured_noise_difference"] <= 0.02
         entropy, predicted = run["entropy_production"], run["entropy_production_predicted"]
         assert abs(entropy - predicted) <= 5 * run["entropy_production_error"]
         assert (np.abs(np.array(run["integral"]) - 1) <= 5 * np.array(run["integral_error"])).all()
@@ -263,3 +267,46 @@ def test_mnist_predicts_the_small_digits(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of so many weights a left-out row moves too many for loo to be good
         assert az.loo(data).n_data_points == 500
+
+
+@pytest.mark.laws
+def test_local_learning_coefficient_of_a_degenerate_network(tmp_path):
+    """What SGWORLD finds is what Gibbs sampling finds; SGLD has not come so far with as many gradients, and says so."""
+    numbers = run_quickly("local_learning_coefficient", tmp_path)
+    (network,) = numbers["networks"].values()
+    assert network["weights"] == 27
+    assert network["aoyagi"] == 3
+    sgworld, sgld = (network["samplers"][name] for name in ("SGWORLD+BAOAB", "SGLD"))
+    error = np.hypot(sgworld["error"], network["exact_error"])
+    assert abs(sgworld["value"] - network["exact"]) <= 5 * error + 0.02 * network["exact"]
+    assert error < 0.1 * network["exact"]
+    assert any("not yet filled the tie" in text for text in sgld["complaints"])
+    assert is_image(tmp_path / "local_learning_coefficient.png")
+
+
+def test_gibbs_sampling_of_tied_networks_finds_the_exact_coefficients(monkeypatch):
+    """With next to no noise what is left of n and the tie is within the errors, where the multiplicity is 1."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import _linear_networks as example
+
+    monkeypatch.setattr(example, "NOISE_SCALE", 1e-6)
+    for widths, rank in (((3, 3), 1), ((3, 2, 3), 2), ((2, 2, 2), 0), ((3, 3, 3), 1), ((3, 3, 3, 3), 0)):
+        exact = deep_linear_coefficient(widths, rank)
+        assert exact.multiplicity == 1
+        network = example.linear_network(widths, rank, 100, 10)
+        found, error = example.by_gibbs(network, 1.0, np.log(100), sweeps=100, chains=100)
+        assert abs(found - exact.value) <= 5 * error
+        assert error < 0.03 * exact.value
+
+
+def test_the_density_of_independent_components_by_hand(monkeypatch):
+    """Of two logistic variables turned and scaled; the model stands in the example of nonlinear entropy."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = runpy.run_path(str(EXAMPLES / "nonlinear_entropy.py"))
+    rows = example["sources"](np.random.default_rng(0))
+    w = np.array([[1.2, -0.3], [0.4, 0.9]])
+    by_hand = logistic.logpdf(rows @ w.T).sum(1) + np.log(np.linalg.det(w))
+    prior = norm(0, 10).logpdf(w).sum()
+    potential = row_potential(lambda x: example["components"](x, 4), rows)
+    found = potential.row_values(np.float32(w.ravel()), np.arange(5, dtype=np.int32))
+    np.testing.assert_allclose(found, -prior - len(rows) * by_hand[:5], rtol=1e-5)

@@ -116,3 +116,17 @@ def test_functions_named_in_docs_exist(page):
     tables = "\n".join(line for line in text.splitlines() if line.startswith("|"))
     for name in re.findall(r"`([a-z_]+)\(", tables):
         assert hasattr(nonequilibrium, name) or hasattr(landscape, name) or name == "labelled", name
+
+
+@pytest.mark.slow
+def test_the_page_on_learning_coefficients_runs():
+    """What it finds is the mean of nβL by quadrature, over the two weights."""
+    names = run_page("learning_coefficient.md")
+    found = names["found"]
+    a = np.linspace(-8, 8, 4001)
+    rise = (names["x"] ** 2).sum() / np.log(1000) / 2 * np.outer(a, a) ** 2
+    weight = np.exp(-rise - np.add.outer(a**2, a**2) / 2)
+    exact = (weight * rise).sum() / weight.sum()
+    assert abs(found.value - exact) <= 5 * found.error + 0.02 * exact
+    assert found.error < 0.2 * exact
+    assert exact < 0.5

@@ -34,6 +34,7 @@ ROOMS = (
     "results",
     "runs",
     "extrapolation",
+    "learning_coefficient",
     "diagnostics",
     "testing",
 )

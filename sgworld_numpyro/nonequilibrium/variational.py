@@ -206,8 +206,8 @@ def _values(half, basis, c):
 
 def _bound(f):
     """E f − ln E e^{−f}, with the P(f) = e^{f} P(−f) that reversals −f add which were too rare to be seen."""
-    seen = np.exp(logsumexp(-f) - np.log(f.size))
-    return f.mean() - np.log(seen + unseen(f))
+    # in logarithms: of currents that fit nothing f may be thousands
+    return f.mean() - logsumexp([logsumexp(-f) - np.log(f.size), 0.0], b=[1.0, unseen(f)])
 
 
 def unseen(sigma: np.ndarray) -> float:

@@ -69,7 +69,7 @@ def plan_of(
     plate, temperature = engine.target.longest_plate, engine.temperature or 1.0
     scheme = engine.subsampling if reshuffles(engine.subsampling) else RandomReshuffle()
     window_law = Discretisation(
-        scheme=_with_known_law(scheme, plate),
+        scheme=scheme_of_known_law(scheme, plate),
         integrator=BAOAB(),
         num_rows=plate.size,
         batch_size=plate.batch_size,
@@ -82,7 +82,7 @@ def plan_of(
     if knows_integrator(integrator) and engine.temperature > 0:
         discretisation = replace(
             window_law,
-            scheme=_with_known_law(engine.subsampling, plate),
+            scheme=scheme_of_known_law(engine.subsampling, plate),
             integrator=integrator,
             at_ends=engine.steps % engine.period == 0,
             minibatch_noise=not engine.gradient.needs_anchor,
@@ -113,7 +113,7 @@ def law_of(plan: Plan, tuning: Tuning) -> Discretisation | None:
     return replace(plan.discretisation, minibatch_noise=not tuning.gradient.needs_anchor, at_ends=at_ends)
 
 
-def _with_known_law(scheme: SubsamplingScheme, plate: Plate) -> NamedScheme:
+def scheme_of_known_law(scheme: SubsamplingScheme, plate: Plate) -> NamedScheme:
     """The scheme by whose law the bias is predicted."""
     if plate.size == 1:
         return FullBatch()  # every batch is all the rows
