@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sgworld_numpyro.chain.convergence import ConvergenceWarning
 from sgworld_numpyro.chain.divergence import DivergenceWarning
 from sgworld_numpyro.chain.state import SGState
+from sgworld_numpyro.devices.chains import chains_over_devices
 from sgworld_numpyro.extrapolation import Extrapolation, extrapolate
 from sgworld_numpyro.gradients import ControlVariate, Minibatch
 from sgworld_numpyro.integrators import BAOAB, UBU, EulerMaruyama, LeimkuhlerMatthews
@@ -83,6 +84,7 @@ __all__ = [
     "WithReplacement",
     "__version__",
     "averages",
+    "chains_over_devices",
     "extrapolate",
     "long_run",
     "predictor",

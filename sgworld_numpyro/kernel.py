@@ -196,7 +196,7 @@ class StochasticGradientKernel(MCMCKernel):
         engine, data = binding.engine.with_learnt(state.tuning), binding.read(arguments)
         single = is_prng_key(state.rng_key)
         # The counter is the same for all chains; were it batched, it would be recomputed for each.
-        i, chains = (state.i, 1) if single else (state.i[0], state.i.shape[0])
+        i, chains = (state.i, caller.chains_beside()) if single else (state.i[0], state.i.shape[0])
         counts = i >= (jnp.ravel(state.kept.warmup)[0] if state.kept else 0)
 
         def one_sample(before):
@@ -354,7 +354,7 @@ class StochasticGradientKernel(MCMCKernel):
             step_size, tuning = jnp.ravel(last.step_size)[first.chain], last.tuning
             if callable(self._step_size):  # that of the sample, and not of the last one
                 step_size = self._step_size(binding.engine.steps_before(first.sample) + binding.engine.steps - 1)
-            if mcmc.num_chains > 1 and mcmc.chain_method != "vectorized":
+            if tuning is not None and tuning.numbers.ndim > 1:
                 tuning = jax.tree.map(lambda leaf: leaf[first.chain], tuning)
             return step_size, self._largest_stable_step_size(tuning)
 

@@ -2,7 +2,8 @@
 
 import threading
 import zlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, cached_property, partial, wraps
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -10,6 +11,7 @@ from weakref import WeakKeyDictionary
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpyro.infer.mcmc import MCMC
 
 from sgworld_numpyro.chain import caller
@@ -76,6 +78,7 @@ class Binding:
         self.hold = hold
         self.checked = False  # whether minibatches were found to estimate the whole
         self.runs_on_minibatches_only = False
+        self.is_lent = False  # whether its data are now those of a program over several devices
         self.learnt: dict[Hashable, Any] = {}  # before the first sample, by what it was learnt from
         self._data = HeldData()
         self._signature = signature(arguments)
@@ -135,6 +138,21 @@ class Binding:
         }
         return Data(arguments.with_arrays(arrays), reordered)
 
+    def held(self) -> list[Any]:
+        """Every array that is held, for a program that passes them to its devices."""
+        given = {id(leaf): leaf for leaf in self.arguments.leaves}
+        return [given[name] if name in given else self._data.read(name) for name in self._data.names]
+
+    @contextmanager
+    def lent(self, arrays: Sequence[Array]) -> Iterator[None]:
+        """Run on these in place of ``held``: inside of a trace what is held cannot be read."""
+        self.is_lent = True
+        try:
+            with self._data.lent(arrays):
+                yield
+        finally:
+            self.is_lent = False
+
     @property
     def device(self) -> Any:
         """What comes back from functions compiled on the arguments is tied to; None if it is not."""
@@ -156,7 +174,7 @@ class Binding:
         def on_arguments(arrays, *inputs):
             return function(self.read(arguments).arguments.with_arrays(arrays), *inputs)
 
-        if not self.is_of(arguments):
+        if self.is_lent or not self.is_of(arguments):  # what is lent must not outlive the trace that it is of
             return partial(on_arguments, {})
         if name not in self._cached:
             # in a trace there are none
@@ -193,7 +211,8 @@ class Bindings:
             arguments: the model's.
             engine_of: what advances a chain on some arguments.
         """
-        binding, hold, sums, run = self.current, not in_a_trace(), checksums(arguments), caller.run_under_way()
+        binding, sums, run = self.current, checksums(arguments), caller.run_under_way()
+        hold = not in_a_trace() or (binding is not None and binding.is_lent)
         if run is not None:
             forget_if_changed(run.mcmc, sums)
         if binding is None or binding.hold != hold or binding.sums != sums or not binding.is_of(arguments):

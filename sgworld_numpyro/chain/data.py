@@ -8,7 +8,8 @@ are not tied is compiled apart from the others, which is left to a run that goes
 """
 
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +51,20 @@ class HeldData:
         """Keep an array under a name, in a ``Ref`` if it is large."""
         array = jnp.asarray(array)
         self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES else array
+
+    @property
+    def names(self) -> list[Hashable]:
+        """Of all arrays that are held."""
+        return list(self._places)
+
+    @contextmanager
+    def lent(self, arrays: Sequence[Array]) -> Iterator[None]:
+        """Read these in place of the arrays that are held, in the order of their names."""
+        places, self._places = self._places, dict(zip(self._places, arrays, strict=True))
+        try:
+            yield
+        finally:
+            self._places = places
 
     def __contains__(self, name: Hashable) -> bool:
         return name in self._places

@@ -87,7 +87,7 @@ def long_run(
                 )
             state = state_after(directory, last)
             blocks = BlockSampler(run, args, kwargs, extra_fields, state)
-            check_program(begun, checksum_of(blocks.program(state)), directory)
+            check_program(run, begun, checksum_of(blocks.program(state)), directory)
             check_disk(blocks, mcmc.num_samples // int(mcmc.thinning) - last.draws, directory)
         state = sample(run, blocks, state, last, length, directory, show=mcmc.progress_bar)
     stored = StoredRun(directory)
