@@ -14,6 +14,7 @@ from sgworld_numpyro.chain.convergence import ConvergenceWarning
 from sgworld_numpyro.chain.divergence import DivergenceWarning
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.devices.chains import chains_over_devices
+from sgworld_numpyro.devices.rows import rows_over_devices
 from sgworld_numpyro.extrapolation import Extrapolation, extrapolate
 from sgworld_numpyro.gradients import ControlVariate, Minibatch
 from sgworld_numpyro.integrators import BAOAB, UBU, EulerMaruyama, LeimkuhlerMatthews
@@ -88,6 +89,7 @@ __all__ = [
     "extrapolate",
     "long_run",
     "predictor",
+    "rows_over_devices",
     "run_outlook",
     "to_inference_data",
     "tuning_report",

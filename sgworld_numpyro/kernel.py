@@ -24,6 +24,7 @@ from sgworld_numpyro.chain.convergence import complaints, draws_of, warn_of_conv
 from sgworld_numpyro.chain.divergence import Divergence, first_divergence, is_lost, report
 from sgworld_numpyro.chain.engine import Engine, steps_per_pass
 from sgworld_numpyro.chain.kept import Keeping
+from sgworld_numpyro.chain.placement import put
 from sgworld_numpyro.chain.progress import Progress
 from sgworld_numpyro.chain.settings import Settings
 from sgworld_numpyro.chain.stability import largest_stable_step_size
@@ -186,7 +187,7 @@ class StochasticGradientKernel(MCMCKernel):
         else:
             state = self._start(plan, binding, rng_key, init_params, num_warmup, looks)
         state = state._replace(kept=self._nothing_kept(binding, num_warmup, batch))
-        return state if binding.device is None else jax.device_put(state, binding.device)
+        return state if binding.device is None else jax.tree.map(partial(put, sharding=binding.device), state)
 
     @one_thread_at_a_time
     def sample(self, state: SGState, model_args, model_kwargs) -> SGState:

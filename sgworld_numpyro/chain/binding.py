@@ -4,6 +4,7 @@ import threading
 import zlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, cached_property, partial, wraps
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -18,6 +19,7 @@ from sgworld_numpyro.chain import caller
 from sgworld_numpyro.chain.data import Data, HeldData, holdable, in_a_trace, warn_if_baked
 from sgworld_numpyro.chain.engine import Engine, pieces_a_batch
 from sgworld_numpyro.chain.lines import in_lines
+from sgworld_numpyro.chain.placement import in_one_mesh, placed, split_batches
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import HostArray, as_jax_array, as_numeric, is_numeric_array, is_traced
 from sgworld_numpyro.subsampling import ContiguousScheme
@@ -72,6 +74,9 @@ class Binding:
     """
 
     def __init__(self, engine: Engine, arguments: Arguments, hold: bool, sums: dict[int, int] | None = None):
+        self._mesh = in_one_mesh(arguments.leaves)
+        if self._mesh is not None:
+            engine = self._divided(engine, arguments, hold)
         self.engine = engine
         self.sums = sums
         self.arguments = arguments
@@ -90,6 +95,21 @@ class Binding:
         if hold:
             self._hold()
 
+    def _divided(self, engine, arguments, hold):
+        """The engine whose devices share out minibatches of rows that lie on several."""
+        if not engine.target.abstract:
+            raise ValueError(
+                "The model looks at its data's values, which lie on several devices: compute them outside."
+            )
+        if not hold and in_a_trace():
+            raise ValueError(
+                "The rows of the data lie on several devices, which chains of this chain_method cannot share: run one "
+                "chain, or chain_method='vectorized'."
+            )
+        target = engine.target
+        split = split_batches(target.slots, arguments.leaves, arguments.names(target.model), self._mesh)
+        return replace(engine, target=replace(target, split=split))
+
     def _hold(self):
         target, scheme = self.engine.target, self.engine.subsampling
         for slot in target.slots:
@@ -97,13 +117,16 @@ class Binding:
                 break
             leaf = self.arguments.leaves[slot.leaf]
             plate = target.plate(slot.plate)
-            # A pool of batches that repeats the data many times is gathered instead.
-            if not is_traced(leaf) and jax.eval_shape(lambda p=plate: scheme.layout(p)).size <= 2 * plate.size:
+            # A pool of batches that repeats the data many times is gathered instead, as are rows on several devices.
+            repeats = jax.eval_shape(lambda p=plate: scheme.layout(p)).size > 2 * plate.size
+            if not (is_traced(leaf) or repeats or self._mesh is not None):
                 order = np.asarray(scheme.layout(plate))
                 width = plate.batch_size // pieces_a_batch(scheme, plate)
                 self._data.hold((id(leaf), slot), in_lines(np.asarray(leaf), order, slot.axis, width))
         for leaf in self.arguments.leaves:
-            if target.abstract and holdable(leaf):
+            if self._mesh is not None and is_numeric_array(leaf):
+                self._data.hold(id(leaf), placed(leaf, self._mesh))
+            elif target.abstract and holdable(leaf):
                 self._data.hold(id(leaf), leaf)
 
     def fits(self, arguments: Arguments) -> bool:

@@ -11,8 +11,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpyro.infer import MCMC
 
 from sgworld_numpyro.chain import caller
+from sgworld_numpyro.chain.placement import is_spread, put
 from sgworld_numpyro.chain.state import SGState
-from sgworld_numpyro.devices.mesh import chosen, everywhere, is_spread
+from sgworld_numpyro.devices.mesh import chosen, everywhere
 from sgworld_numpyro.kernel import StochasticGradientKernel
 
 AXIS = "chains"
@@ -69,7 +70,7 @@ class ChainsOverDevices:
         mesh = Mesh(np.array(self.devices), (AXIS,))
         # of its own thread: a kernel of this package is initialised by now
         binding = mcmc.sampler._bindings.current if isinstance(mcmc.sampler, StochasticGradientKernel) else None
-        held = [] if binding is None else [_spread(array, mesh, SHARED) for array in binding.held()]
+        held = [] if binding is None else [put(array, NamedSharding(mesh, SHARED)) for array in binding.held()]
 
         def program(start, held, shared):
             axes, specs = _of_start(start, 0, None), _of_start(start, APART, SHARED)
@@ -90,7 +91,7 @@ class ChainsOverDevices:
         def run(start, *shared):
             keys, state, values = start
             start = keys, _counted_once(state), values
-            placed = jax.tree.map(lambda leaf, spec: _spread(leaf, mesh, spec), start, _leaves(start))
+            placed = jax.tree.map(lambda leaf, spec: put(leaf, NamedSharding(mesh, spec)), start, _leaves(start))
             draws, last = compiled(placed, held, shared)
             if mesh.is_multi_process:
                 draws, last = everywhere((draws, last), mesh)
@@ -110,8 +111,8 @@ class ChainsOverDevices:
         for leaf in jax.tree.leaves((mcmc._args, mcmc._kwargs)):
             if is_spread(leaf):
                 raise ValueError(
-                    f"The rows of data of shape {leaf.shape} lie on several devices already, and so cannot its chains: "
-                    "give chains_over_devices the data on one device, or run chain_method='vectorized'."
+                    f"Data of shape {leaf.shape} are spread over devices, and so the chains cannot be: give them on "
+                    "one device, or run chain_method='vectorized'."
                 )
 
 
@@ -171,7 +172,3 @@ def _leaves(start):
     return jax.tree.map(
         lambda spec, part: jax.tree.map(lambda _: spec, part), _of_start(start, APART, SHARED), start, is_leaf=is_spec
     )
-
-
-def _spread(leaf, mesh, spec):
-    return jax.device_put(leaf, NamedSharding(mesh, spec))

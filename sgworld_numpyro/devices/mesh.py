@@ -1,4 +1,4 @@
-"""Which devices there are, and what lies on several of them."""
+"""Which devices there are, and results that several processes have parts of."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,11 +32,6 @@ def chosen(devices: int | Sequence[jax.Device] | None, caller: str) -> tuple[jax
     if not isinstance(devices, Sequence) or not devices or not all(isinstance(one, jax.Device) for one in devices):
         raise TypeError(f"{caller}: devices={devices!r:.80} must be a number, or a list of some of jax.devices().")
     return tuple(devices)
-
-
-def is_spread(leaf: Any) -> bool:
-    """Whether an array lies on several devices, each with a part of it."""
-    return isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer) and not leaf.is_fully_replicated
 
 
 def everywhere(tree: Any, mesh: Mesh) -> Any:
