@@ -108,7 +108,7 @@ def test_what_is_no_device(devices):
 # --- Rows over devices ---
 
 ROWS = """
-import json, re
+import json, re, warnings
 import jax
 import numpy as np
 import numpyro
@@ -134,7 +134,9 @@ one, over = run(x), run(put(x, "data"))
 expected, draws = (np.asarray(mcmc.get_samples(group_by_chain=True)["mean"]) for mcmc in (one, over))
 found["apart"] = float(abs(draws - expected).max() / abs(expected).max())
 found["draws"] = draws.tolist()
-found["log_likelihood"] = list(to_inference_data(over, log_likelihood=range(3)).log_likelihood["obs"].shape)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # ArviZ takes so many chains for draws
+    found["log_likelihood"] = list(to_inference_data(over, log_likelihood=range(3)).log_likelihood["obs"].shape)
 
 # what a sample of minibatches that are not gathered ahead sends
 data = rows_over_devices(np.ones((2**12, 32), np.float32))
