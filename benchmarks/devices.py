@@ -90,7 +90,9 @@ def main(argv=None):
     numbers = {"seconds": {}, "bytes": {}, "pays": {}}
     print("devices   " + "   ".join(f"{name:>14}" for name in ("chains", "rows", "rows, network")) + "   µs a step")
     for devices in DEVICES:
-        code = f"import json\nfrom benchmarks.devices import measure\nprint(json.dumps(measure({devices}, {given.quick})))"
+        code = (
+            f"import json\nfrom benchmarks.devices import measure\nprint(json.dumps(measure({devices}, {given.quick})))"
+        )
         found = fresh(code, XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}")
         numbers["seconds"][devices] = found
         print(f"{devices:>7}   " + "   ".join(f"{1e6 * value:>14.3g}" for value in found.values()))
