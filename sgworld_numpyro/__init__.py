@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from sgworld_numpyro.chain.convergence import ConvergenceWarning
 from sgworld_numpyro.chain.divergence import DivergenceWarning
 from sgworld_numpyro.chain.state import SGState
+from sgworld_numpyro.devices.chains import chains_over_devices
+from sgworld_numpyro.devices.rows import rows_over_devices
 from sgworld_numpyro.extrapolation import Extrapolation, extrapolate
 from sgworld_numpyro.gradients import ControlVariate, Minibatch
 from sgworld_numpyro.integrators import BAOAB, UBU, EulerMaruyama, LeimkuhlerMatthews
@@ -90,10 +92,12 @@ __all__ = [
     "WithReplacement",
     "__version__",
     "averages",
+    "chains_over_devices",
     "extrapolate",
     "local_learning_coefficient",
     "long_run",
     "predictor",
+    "rows_over_devices",
     "run_outlook",
     "to_inference_data",
     "tuning_report",

@@ -24,6 +24,7 @@ from sgworld_numpyro.chain.convergence import complaints, draws_of, warn_of_conv
 from sgworld_numpyro.chain.divergence import Divergence, first_divergence, is_lost, report
 from sgworld_numpyro.chain.engine import Engine, steps_per_pass
 from sgworld_numpyro.chain.kept import Keeping
+from sgworld_numpyro.chain.placement import put
 from sgworld_numpyro.chain.progress import Progress
 from sgworld_numpyro.chain.settings import Settings
 from sgworld_numpyro.chain.stability import largest_stable_step_size
@@ -187,7 +188,7 @@ class StochasticGradientKernel(MCMCKernel):
         else:
             state = self._start(plan, binding, rng_key, init_params, num_warmup, looks)
         state = state._replace(kept=self._nothing_kept(binding, num_warmup, batch))
-        return state if binding.device is None else jax.device_put(state, binding.device)
+        return state if binding.device is None else jax.tree.map(partial(put, sharding=binding.device), state)
 
     @one_thread_at_a_time
     def sample(self, state: SGState, model_args, model_kwargs) -> SGState:
@@ -197,7 +198,7 @@ class StochasticGradientKernel(MCMCKernel):
         engine, data = binding.engine.with_learnt(state.tuning), binding.read(arguments)
         single = is_prng_key(state.rng_key)
         # The counter is the same for all chains; were it batched, it would be recomputed for each.
-        i, chains = (state.i, 1) if single else (state.i[0], state.i.shape[0])
+        i, chains = (state.i, caller.chains_beside()) if single else (state.i[0], state.i.shape[0])
         counts = i >= (jnp.ravel(state.kept.warmup)[0] if state.kept else 0)
 
         def one_sample(before):
@@ -363,7 +364,7 @@ class StochasticGradientKernel(MCMCKernel):
             step_size, tuning = jnp.ravel(last.step_size)[first.chain], last.tuning
             if callable(self._step_size):  # that of the sample, and not of the last one
                 step_size = self._step_size(binding.engine.steps_before(first.sample) + binding.engine.steps - 1)
-            if mcmc.num_chains > 1 and mcmc.chain_method != "vectorized":
+            if tuning is not None and tuning.numbers.ndim > 1:
                 tuning = jax.tree.map(lambda leaf: leaf[first.chain], tuning)
             return step_size, self._largest_stable_step_size(tuning)
 

@@ -1,6 +1,10 @@
 """Chains, run as the tests run them: one call from a kernel and its data to the draws."""
 
+import os
+import subprocess
+import sys
 from inspect import signature
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -64,3 +68,17 @@ def samples_of(mcmc, *data, key=0, **options):
 def field(mcmc, name="position") -> np.ndarray:
     """An extra field that was recorded, (chain, draw, ...)."""
     return np.asarray(mcmc.get_extra_fields(group_by_chain=True)[name])
+
+
+def subprocess_output(code: str, **environment: str) -> str:
+    """What a program prints, run by itself from the top of the repository with more in its environment."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=600,  # a hang, and not a busy machine
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

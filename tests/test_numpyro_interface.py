@@ -1,11 +1,7 @@
 """The kernels inside NumPyro's MCMC and Gibbs: resumption, chain methods, compilation, reuse."""
 
-import os
 import pickle
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +16,7 @@ from sgworld_numpyro import SGD, SGLD, SGWORLD, BatchReshuffle, FullBatch, Leimk
 from sgworld_numpyro.chain import data as chain_data
 from tests import runs
 from tests.models import GROUPS, ROWS, X, Y, gaussian_mean, groups, linear, rows
-from tests.runs import samples_of
+from tests.runs import samples_of, subprocess_output
 
 SIGMAS = 5
 BATCH = 5  # does not divide the number of rows
@@ -31,19 +27,6 @@ KERNELS = {
     "leimkuhler_matthews": lambda model: SGWORLD(model, 1e-2, integrator=LeimkuhlerMatthews()),
     "three_point": lambda model: SGLD(model, 1e-2, integrator=LeimkuhlerMatthews(noise="three_point")),
 }
-
-
-def subprocess_output(code, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=600,  # a hang, and not a busy machine
-        env={**os.environ, **environment},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 # --- The same chain again ---

@@ -30,6 +30,7 @@ ROOMS = (
     "tuning",
     "options",
     "kernel",
+    "devices",
     "store",
     "results",
     "runs",

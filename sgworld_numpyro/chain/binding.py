@@ -2,7 +2,9 @@
 
 import threading
 import zlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, cached_property, partial, wraps
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -10,12 +12,14 @@ from weakref import WeakKeyDictionary
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpyro.infer.mcmc import MCMC
 
 from sgworld_numpyro.chain import caller
 from sgworld_numpyro.chain.data import Data, HeldData, holdable, in_a_trace, warn_if_baked
 from sgworld_numpyro.chain.engine import Engine, pieces_a_batch
 from sgworld_numpyro.chain.lines import in_lines
+from sgworld_numpyro.chain.placement import in_one_mesh, placed, split_batches
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import HostArray, as_jax_array, as_numeric, is_numeric_array, is_traced
 from sgworld_numpyro.subsampling import ContiguousScheme
@@ -70,12 +74,16 @@ class Binding:
     """
 
     def __init__(self, engine: Engine, arguments: Arguments, hold: bool, sums: dict[int, int] | None = None):
+        self._mesh = in_one_mesh(arguments.leaves)
+        if self._mesh is not None:
+            engine = self._divided(engine, arguments, hold)
         self.engine = engine
         self.sums = sums
         self.arguments = arguments
         self.hold = hold
         self.checked = False  # whether minibatches were found to estimate the whole
         self.runs_on_minibatches_only = False
+        self.is_lent = False  # whether its data are now those of a program over several devices
         self.learnt: dict[Hashable, Any] = {}  # before the first sample, by what it was learnt from
         self._data = HeldData()
         self._signature = signature(arguments)
@@ -87,6 +95,21 @@ class Binding:
         if hold:
             self._hold()
 
+    def _divided(self, engine, arguments, hold):
+        """The engine whose devices share out minibatches of rows that lie on several."""
+        if not engine.target.abstract:
+            raise ValueError(
+                "The model looks at its data's values, which lie on several devices: compute them outside."
+            )
+        if not hold and in_a_trace():
+            raise ValueError(
+                "The rows of the data lie on several devices, which chains of this chain_method cannot share: run one "
+                "chain, or chain_method='vectorized'."
+            )
+        target = engine.target
+        split = split_batches(target.slots, arguments.leaves, arguments.names(target.model), self._mesh)
+        return replace(engine, target=replace(target, split=split))
+
     def _hold(self):
         target, scheme = self.engine.target, self.engine.subsampling
         for slot in target.slots:
@@ -94,13 +117,16 @@ class Binding:
                 break
             leaf = self.arguments.leaves[slot.leaf]
             plate = target.plate(slot.plate)
-            # A pool of batches that repeats the data many times is gathered instead.
-            if not is_traced(leaf) and jax.eval_shape(lambda p=plate: scheme.layout(p)).size <= 2 * plate.size:
+            # A pool of batches that repeats the data many times is gathered instead, as are rows on several devices.
+            repeats = jax.eval_shape(lambda p=plate: scheme.layout(p)).size > 2 * plate.size
+            if not (is_traced(leaf) or repeats or self._mesh is not None):
                 order = np.asarray(scheme.layout(plate))
                 width = plate.batch_size // pieces_a_batch(scheme, plate)
                 self._data.hold((id(leaf), slot), in_lines(np.asarray(leaf), order, slot.axis, width))
         for leaf in self.arguments.leaves:
-            if target.abstract and holdable(leaf):
+            if self._mesh is not None and is_numeric_array(leaf):
+                self._data.hold(id(leaf), placed(leaf, self._mesh))
+            elif target.abstract and holdable(leaf):
                 self._data.hold(id(leaf), leaf)
 
     def fits(self, arguments: Arguments) -> bool:
@@ -135,6 +161,21 @@ class Binding:
         }
         return Data(arguments.with_arrays(arrays), reordered)
 
+    def held(self) -> list[Any]:
+        """Every array that is held, for a program that passes them to its devices."""
+        given = {id(leaf): leaf for leaf in self.arguments.leaves}
+        return [given[name] if name in given else self._data.read(name) for name in self._data.names]
+
+    @contextmanager
+    def lent(self, arrays: Sequence[Array]) -> Iterator[None]:
+        """Run on these in place of ``held``: inside of a trace what is held cannot be read."""
+        self.is_lent = True
+        try:
+            with self._data.lent(arrays):
+                yield
+        finally:
+            self.is_lent = False
+
     @property
     def device(self) -> Any:
         """What comes back from functions compiled on the arguments is tied to; None if it is not."""
@@ -156,7 +197,7 @@ class Binding:
         def on_arguments(arrays, *inputs):
             return function(self.read(arguments).arguments.with_arrays(arrays), *inputs)
 
-        if not self.is_of(arguments):
+        if self.is_lent or not self.is_of(arguments):  # what is lent must not outlive the trace that it is of
             return partial(on_arguments, {})
         if name not in self._cached:
             # in a trace there are none
@@ -193,7 +234,8 @@ class Bindings:
             arguments: the model's.
             engine_of: what advances a chain on some arguments.
         """
-        binding, hold, sums, run = self.current, not in_a_trace(), checksums(arguments), caller.run_under_way()
+        binding, sums, run = self.current, checksums(arguments), caller.run_under_way()
+        hold = not in_a_trace() or (binding is not None and binding.is_lent)
         if run is not None:
             forget_if_changed(run.mcmc, sums)
         if binding is None or binding.hold != hold or binding.sums != sums or not binding.is_of(arguments):

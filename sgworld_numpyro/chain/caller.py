@@ -242,7 +242,7 @@ def check_samples_after(taken: Any) -> None:
     run = run_under_way()
     if run is None or is_traced(taken):
         return
-    before, samples = int(np.max(taken)), run.mcmc._collection_params["upper"]
+    before, samples = int(np.asarray(taken).max()), run.mcmc._collection_params["upper"]
     check_count(before + samples, f"{samples} samples after {before}")
 
 
@@ -265,12 +265,26 @@ def check_keys(kernel: Any, batch: tuple[int, ...]) -> None:
     run = run_under_way()
     if run is None or run.mcmc.sampler is not kernel:
         return
-    chains, together = run.mcmc.num_chains, run.mcmc.chain_method == "vectorized" and run.mcmc.num_chains > 1
+    method, chains = run.mcmc.chain_method, run.mcmc.num_chains
+    together = chains > 1 and (method == "vectorized" or devices_of(run.mcmc) is not None)
     if batch != ((chains,) if together else ()):
         raise ValueError(
             f"rng_key is {batch[0] if batch else 1} keys, and num_chains={chains}: give one key, "
             "mcmc.run(jax.random.key(0), ...), which NumPyro splits, or one for each chain."
         )
+
+
+def devices_of(mcmc: MCMC) -> int | None:
+    """Over how many devices the chains are spread, each of which runs its share side by side; None if they are not."""
+    devices = getattr(mcmc.chain_method, "devices", None)
+    return None if devices is None or mcmc.num_chains == 1 else len(devices)
+
+
+def chains_beside() -> int:
+    """How many chains a device runs side by side, where the kernel is called for one of them."""
+    run = run_under_way()
+    devices = None if run is None else devices_of(run.mcmc)
+    return 1 if run is None or devices is None else run.mcmc.num_chains // devices
 
 
 def check_room(kernel: Any, state: Any, batch: tuple[int, ...], sites: dict[str, Any]) -> None:
@@ -288,9 +302,9 @@ def check_room(kernel: Any, state: Any, batch: tuple[int, ...], sites: dict[str,
     mcmc, params, thinning = run.mcmc, run.mcmc._collection_params, int(run.mcmc.thinning)
     draws = params["collection_size"]
     draws = (params["upper"] - params["lower"] if draws is None else draws) // thinning
-    # Of parallel chains, each has a device of its own, which share the memory if they are CPUs.
-    alone = mcmc.chain_method == "parallel" and jax.default_backend() != "cpu"
-    chains = 1 if alone else mcmc.num_chains
+    # Parallel chains have a device each, and others a share of some, which share the memory if they are CPUs.
+    devices = mcmc.num_chains if mcmc.chain_method == "parallel" else devices_of(mcmc) or 1
+    chains = mcmc.num_chains if jax.default_backend() == "cpu" else mcmc.num_chains // devices
     one_draw = chains * sum(_nbytes(leaf) for name, leaf in sites.items() if name not in run.without)
     if mcmc.sampler is kernel:
         for field in run.fields:

@@ -8,14 +8,17 @@ are not tied is compiled apart from the others, which is left to a run that goes
 """
 
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 from numpyro.util import _is_under_jax_transform
 
+from sgworld_numpyro.chain.placement import is_spread
 from sgworld_numpyro.model.arguments import Arguments, Slot
 from sgworld_numpyro.model.arrays import is_numeric_array, is_traced
 
@@ -47,9 +50,23 @@ class HeldData:
         self._places: dict[Hashable, Any] = {}
 
     def hold(self, name: Hashable, array) -> None:
-        """Keep an array under a name, in a ``Ref`` if it is large."""
+        """Keep an array under a name, in a ``Ref`` if it is large or lies on several devices."""
         array = jnp.asarray(array)
-        self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES else array
+        self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES or is_spread(array) else array
+
+    @property
+    def names(self) -> list[Hashable]:
+        """Of all arrays that are held."""
+        return list(self._places)
+
+    @contextmanager
+    def lent(self, arrays: Sequence[Array]) -> Iterator[None]:
+        """Read these in place of the arrays that are held, in the order of their names."""
+        places, self._places = self._places, dict(zip(self._places, arrays, strict=True))
+        try:
+            yield
+        finally:
+            self._places = places
 
     def __contains__(self, name: Hashable) -> bool:
         return name in self._places
@@ -62,7 +79,8 @@ class HeldData:
     @property
     def device(self) -> Any:
         """What comes back from a function that reads these arrays is tied to; None if it is not."""
-        return next((place.sharding for place in self._places.values() if isinstance(place, jax.Ref)), None)
+        of = next((place.sharding for place in self._places.values() if isinstance(place, jax.Ref)), None)
+        return NamedSharding(of.mesh, PartitionSpec()) if isinstance(of, NamedSharding) else of
 
 
 def holdable(leaf) -> bool:

@@ -170,7 +170,7 @@ class Engine:
         now = jax.tree.map(lambda values: values[0], ahead)
         scratch = {}
         for slot in self.target.slots:
-            small = self._row_bytes(slot, data.arguments) < SPLIT_BYTES
+            small = self._row_bytes(slot, data.arguments) < SPLIT_BYTES and slot not in self.target.split
             if small and slot not in ahead["batches"] and not self._is_slice(slot, data, chains):
                 batch = jax.eval_shape(lambda slot=slot: self._take(slot, now, data))
                 scratch[slot] = jnp.zeros((2, *batch.shape), batch.dtype)

@@ -15,6 +15,7 @@ from numpyro.util import is_prng_key
 
 from sgworld_numpyro.chain.binding import Binding
 from sgworld_numpyro.chain.engine import Engine
+from sgworld_numpyro.chain.placement import is_spread
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.chain.thermometer import cold
 from sgworld_numpyro.model.arguments import Arguments
@@ -139,7 +140,9 @@ def _check_data(position, binding):
     target = binding.engine.target
     for number, name in binding.arguments.names(target.model).items():
         leaf = binding.arguments.leaves[number]
-        if is_traced(leaf) or np.asarray(leaf).dtype.kind not in "fc":
+        if is_traced(leaf) or (is_spread(leaf) and bool(jnp.isfinite(leaf).all())):
+            continue
+        if np.asarray(leaf).dtype.kind not in "fc":
             continue
         bad = ~np.isfinite(np.asarray(leaf))
         if not bad.any():

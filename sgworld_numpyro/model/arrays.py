@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
 
 def is_traced(leaf: Any) -> bool:
@@ -57,5 +58,15 @@ class HostArray(np.ndarray):
 
 
 def as_jax_array(leaf):
-    """NumPy data as JAX arrays (they could not be indexed by traced rows), anything else as it is."""
-    return jnp.asarray(leaf) if is_numeric_array(leaf) else leaf
+    """NumPy data as JAX arrays (they could not be indexed by traced rows), anything else as it is.
+
+    Of data in a mesh with explicit axes, which ``jax.make_mesh`` makes, every operation would want to know how it is
+    divided; a model does not say, and XLA finds a way.
+    """
+    if not is_numeric_array(leaf):
+        return leaf
+    array = jnp.asarray(leaf)
+    if is_traced(array) or not isinstance(array.sharding, NamedSharding):
+        return array
+    mesh = array.sharding.mesh
+    return jax.device_put(array, NamedSharding(Mesh(mesh.devices, mesh.axis_names), array.sharding.spec))

@@ -1,7 +1,7 @@
 """From a NumPyro model and its arguments to a potential energy on any minibatch."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
+from jax.sharding import NamedSharding, PartitionSpec
 from numpyro.distributions import biject_to
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.initialization import init_to_uniform
@@ -52,6 +53,7 @@ class Target:
         widest: elements of the largest array that a minibatch's log density takes; 0 if not looked for.
         epsilon: of the coarsest floating-point numbers that it takes.
         blind: observed sites in a plate whose rows do not reach them.
+        split: how devices share out a minibatch of slots whose rows lie on several.
     """
 
     model: Callable
@@ -66,6 +68,7 @@ class Target:
     widest: int = 0
     epsilon: float = 0.0
     blind: tuple[str, ...] = ()
+    split: Mapping[Slot, NamedSharding] = field(default_factory=dict)
 
     @property
     def dtype(self):
@@ -109,7 +112,13 @@ class Target:
 
     def take(self, slot: Slot, array: Array, rows: Array) -> Array:
         """The rows of a slot's array. Rows are in bounds by construction."""
-        return jnp.take(array, rows, axis=slot.axis, mode="clip")
+        taken = jnp.take(array, rows, axis=slot.axis, mode="clip")
+        if slot not in self.split or taken.shape[slot.axis] % self.split[slot].num_devices:
+            return taken
+        # Each device takes what it has, the sum is of these rows alone, and then each keeps its share. Said in one
+        # step, the row numbers would be divided too, only to be gathered again.
+        whole = jax.lax.with_sharding_constraint(taken, NamedSharding(self.split[slot].mesh, PartitionSpec()))
+        return jax.lax.with_sharding_constraint(whole, self.split[slot])
 
     def take_all(
         self, arguments: Arguments, rows: Mapping[str, Array], taken: Mapping[Slot, Array] | None = None
@@ -355,7 +364,7 @@ def _dependence(target, arguments, arrays):
 def _largest(leaf):
     """The largest entry of whole numbers that are known."""
     known = not is_traced(leaf) and leaf.dtype.kind in "iu" and leaf.size
-    return np.asarray(leaf).max() if known else None
+    return np.asarray(leaf.max()) if known else None  # where it lies, which may be on several devices
 
 
 def _filled(value, shape):

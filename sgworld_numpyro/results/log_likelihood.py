@@ -12,6 +12,7 @@ from numpyro.infer import MCMC
 from numpyro.infer.initialization import init_to_sample
 
 from sgworld_numpyro.model.arguments import Arguments
+from sgworld_numpyro.model.arrays import as_jax_array
 from sgworld_numpyro.model.blocks import BLOCK_ROWS
 from sgworld_numpyro.model.handlers import FullDataModel, at_rows, full_data
 from sgworld_numpyro.model.target import Target
@@ -82,7 +83,7 @@ def pointwise_log_likelihood(
         return {name: site["fn"].log_prob(site["value"]) for name, site in observed.items()}
 
     # as arguments of the compiled function; a model that looks at its data's values must have them as they are
-    data = {number: jnp.asarray(arguments.leaves[number]) for number in arguments.arrays} if target.abstract else {}
+    data = {number: as_jax_array(arguments.leaves[number]) for number in arguments.arrays} if target.abstract else {}
     axes: dict[str, int | None] = {}
     one = {name: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for name, v in draws.items()}
     shapes = jax.eval_shape(at_draw, one, jax.ShapeDtypeStruct((length,), jnp.int32), data)

@@ -16,6 +16,7 @@ from numpyro.infer import MCMC
 from numpyro.infer.mcmc import _collect_and_postprocess
 
 from sgworld_numpyro.chain import caller
+from sgworld_numpyro.devices.chains import ChainsOverDevices, of_chain
 
 BLOCK_BYTES = 2**24  # of draws; their place is cleared for each block
 MAX_DRAWS = 2**20
@@ -54,7 +55,10 @@ class BlockSampler:
         self.bytes_a_draw = max(1, mcmc.num_chains * size)
         self.capacity = max(1, min(BLOCK_BYTES // self.bytes_a_draw, MAX_DRAWS, mcmc.num_samples // self._thinning))
         self._loop = jax.jit(self._samples)
-        if self._mapped and mcmc.chain_method == "parallel":
+        self._over = isinstance(mcmc.chain_method, ChainsOverDevices)
+        if self._mapped and self._over:
+            self._all = mcmc.chain_method.compiled(self._chain_over, mcmc)
+        elif self._mapped and mcmc.chain_method == "parallel":
             self._all = jax.pmap(self._chain, in_axes=(None, 0))
         elif self._mapped:
             self._all = jax.jit(lambda samples, start: mcmc.chain_method(partial(self._chain, samples))(start))
@@ -68,7 +72,9 @@ class BlockSampler:
         """
         number = np.int32(samples)
         with caller.announced(self._run):
-            if self._mapped:
+            if self._mapped and self._over:
+                draws, state = self._all((state.rng_key, state, None), number)
+            elif self._mapped:
                 state, draws = self._all(number, (state.rng_key, state, None))
             elif self._apart:
                 chains = range(self._mcmc.num_chains)
@@ -100,7 +106,7 @@ class BlockSampler:
 
     def _one(self, state, chain=0):
         """The state that one call of the loop goes on from."""
-        return jax.tree.map(lambda leaf: leaf[chain], state) if self._apart else state
+        return of_chain(state, chain) if self._apart else state
 
     def _bind(self, key):
         """What ``MCMC`` does to a kernel that goes on from a state: if it does not know how to yet, initialise it."""
@@ -114,6 +120,13 @@ class BlockSampler:
         key, state, _ = start
         self._bind(key)
         return self._loop(self._value(state), samples)
+
+    def _chain_over(self, start, samples):
+        """One chain, of those that are spread over devices."""
+        key, state, _ = start
+        self._bind(key)
+        state, draws = self._samples(self._value(state), samples)
+        return draws, state
 
     def _value(self, state):
         """What NumPyro's function of a sample takes and returns."""

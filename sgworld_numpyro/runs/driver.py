@@ -60,12 +60,14 @@ def long_run(
 
     Raises:
         ValueError: if the directory is of another run, of other data, settings, key or model; if disk or counters do
-            not suffice for the samples; or if ``mcmc`` is warmed up already.
+            not suffice for the samples; if ``mcmc`` is warmed up already; or if chains or data are spread over several
+            processes.
         DamagedRunError: if no intact state is left there, or it holds something else.
         OSError: if it cannot be written to. What was written before is as it was.
         RuntimeError: if another process writes to it.
     """
     directory, run = Path(path), _run_of(mcmc)
+    _check_processes(mcmc, (args, kwargs))
     length = Length.of(every, int(mcmc.thinning))
     identity = identity_of(mcmc, rng_key, args, kwargs, extra_fields, init_params)
     with locked(directory):
@@ -87,7 +89,7 @@ def long_run(
                 )
             state = state_after(directory, last)
             blocks = BlockSampler(run, args, kwargs, extra_fields, state)
-            check_program(begun, checksum_of(blocks.program(state)), directory)
+            check_program(run, begun, checksum_of(blocks.program(state)), directory)
             check_disk(blocks, mcmc.num_samples // int(mcmc.thinning) - last.draws, directory)
         state = sample(run, blocks, state, last, length, directory, show=mcmc.progress_bar)
     stored = StoredRun(directory)
@@ -111,6 +113,20 @@ def _run_of(mcmc):
     vars(run).pop("_set_collection_params", None)  # of a run that failed
     run._collection_params, run.progress_bar = {}, False
     return run
+
+
+def _check_processes(mcmc, data):
+    """One process writes a directory, and it alone decides where a stretch ends."""
+    devices = list(getattr(mcmc.chain_method, "devices", ()))
+    devices += [
+        one for leaf in jax.tree.leaves(data) if isinstance(leaf, jax.Array) for one in leaf.sharding.device_set
+    ]
+    if any(device.process_index != jax.process_index() for device in devices):
+        raise ValueError(
+            "long_run is of one process, and chains or data are spread over the devices of several. Give each process "
+            "chains of its own, on chains_over_devices(jax.local_devices()), with a key and a path of its own: "
+            'path=f"run-{jax.process_index()}".'
+        )
 
 
 def _first_state(run, rng_key, args, kwargs, extra_fields, init_params):

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from numpyro.infer import MCMC
 
+from sgworld_numpyro.chain import caller
+from sgworld_numpyro.devices.chains import ChainsOverDevices
 from sgworld_numpyro.kernel import StochasticGradientKernel
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import as_numeric, is_numeric_array
@@ -27,7 +29,7 @@ def identity_of(
     kernel, arguments, thinning = mcmc.sampler, Arguments.of(args, kwargs), int(mcmc.thinning)
     ours = isinstance(kernel, StochasticGradientKernel)
     names = arguments.names(kernel._model) if ours else {}
-    method = "" if mcmc.num_chains == 1 else mcmc.chain_method if isinstance(mcmc.chain_method, str) else "a function"
+    method = "" if mcmc.num_chains == 1 else _method(mcmc.chain_method)
     given: dict[str, Any] = {
         "num_warmup": mcmc.num_warmup,
         "thinning": thinning,
@@ -44,11 +46,12 @@ def identity_of(
     return {name: _without_addresses(str(value)) for name, value in given.items()}
 
 
-def environment() -> dict[str, Any]:
+def environment(mcmc: MCMC) -> dict[str, Any]:
     """In what a run is made: in the same, the same program gives the same draws."""
     return {
         **package_versions(),
         "device": jax.devices()[0].device_kind,
+        "devices": caller.devices_of(mcmc) or 1,
         "floats": str(jax.dtypes.canonicalize_dtype(float)),
     }
 
@@ -67,15 +70,16 @@ def check_same(before: Mapping[str, str], now: Mapping[str, str], path: Any) -> 
         raise ValueError(f"{path} holds another run: {told}. {WHAT_TO_DO}")
 
 
-def check_program(about: Mapping[str, Any], program: str, path: Any) -> None:
+def check_program(mcmc: MCMC, about: Mapping[str, Any], program: str, path: Any) -> None:
     """Raise ``ValueError`` if something else is computed than when a run was begun; warn where nobody can know.
 
     Args:
+        mcmc: that is to go on with it.
         about: ``environment`` and ``program`` of the run as it was begun.
         program: of the call.
         path: the directory.
     """
-    before, now = about["environment"], environment()
+    before, now = about["environment"], environment(mcmc)
     changed = [f"{name} {before.get(name)} and now {now[name]}" for name in now if before.get(name) != now[name]]
     if changed:
         warnings.warn(
@@ -88,6 +92,12 @@ def check_program(about: Mapping[str, Any], program: str, path: Any) -> None:
             f"{path} holds another run: the model, or a function that the kernel was given, computes something else "
             f"than when it was begun. {WHAT_TO_DO}"
         )
+
+
+def _method(method):
+    if isinstance(method, str):
+        return method
+    return "chains_over_devices" if isinstance(method, ChainsOverDevices) else "a function"
 
 
 def _digest(leaf):

@@ -30,7 +30,7 @@ def about(run: MCMC, blocks: BlockSampler, identity: dict[str, str], program: st
     return {
         "format": FORMAT,
         "identity": identity,
-        "environment": environment(),
+        "environment": environment(run),
         "program": program,
         "num_warmup": run.num_warmup,
         "num_chains": run.num_chains,

@@ -1,0 +1,1 @@
+"""Several devices and several processes: chains spread over them, or the rows of the data."""
