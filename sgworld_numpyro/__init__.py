@@ -24,6 +24,7 @@ from sgworld_numpyro.results.versions import __version__
 from sgworld_numpyro.runs.driver import long_run
 from sgworld_numpyro.runs.outlook import Outlook, run_outlook
 from sgworld_numpyro.schedules import WellingTeh
+from sgworld_numpyro.sources import RowSource, SourceError
 from sgworld_numpyro.store.files import DamagedRunError
 from sgworld_numpyro.store.stored_run import StoredRun
 from sgworld_numpyro.subsampling import (
@@ -71,9 +72,11 @@ __all__ = [
     "ModelError",
     "Outlook",
     "RandomReshuffle",
+    "RowSource",
     "RunReshuffle",
     "SGState",
     "ShuffleOnce",
+    "SourceError",
     "StochasticGradientKernel",
     "StoredRun",
     "SubsamplingScheme",

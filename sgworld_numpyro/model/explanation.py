@@ -16,6 +16,7 @@ from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import as_numeric
 from sgworld_numpyro.model.requirements import ModelError
 from sgworld_numpyro.model.stack import locals_where_raised
+from sgworld_numpyro.sources import Column, why_no_source
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -136,7 +137,9 @@ def _unusable(value):
         return f"a sparse array ({kind}), whose rows cannot be taken: pass a dense one, .{dense}()"
     if isinstance(value, list):
         return "a list of numbers: pass jnp.asarray(...) of it"
-    if not hasattr(value, "__array__") or isinstance(value, jax.Array):
+    if (said := why_no_source(value)) is not None:
+        return f"a {kind}, which is no array and no source of rows: {said}"
+    if not hasattr(value, "__array__") or isinstance(value, jax.Array | Column):
         return _of_complex(value)
     try:
         array = np.asarray(value)

@@ -136,7 +136,9 @@ def dims_of(target: Target, arguments: Arguments) -> dict[str, list[str]]:
     found = {}
 
     def look():
-        model = seed(FullDataModel(target.model), random.key(0))
+        # of sources the rows of a minibatch, which has the same dimensions
+        view = target.at(arguments, target.first_rows()) if arguments.columns else FullDataModel(target.model)
+        model = seed(view, random.key(0))
         found.update(trace(substitute(model, substitute_fn=init_to_sample)).get_trace(*args, **kwargs))
 
     jax.eval_shape(look) if target.abstract else look()
