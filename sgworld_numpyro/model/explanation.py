@@ -139,7 +139,9 @@ def _unusable(value):
         return "a list of numbers: pass jnp.asarray(...) of it"
     if (said := why_no_source(value)) is not None:
         return f"a {kind}, which is no array and no source of rows: {said}"
-    if not hasattr(value, "__array__") or isinstance(value, jax.Array | Column):
+    if isinstance(value, Column):
+        return value.advice
+    if not hasattr(value, "__array__") or isinstance(value, jax.Array):
         return _of_complex(value)
     try:
         array = np.asarray(value)

@@ -1,6 +1,6 @@
 """Log-likelihood of each row at each draw, a block of rows at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,8 +13,9 @@ from numpyro.infer.initialization import init_to_sample
 
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.blocks import BLOCK_ROWS
-from sgworld_numpyro.model.handlers import FullDataModel, at_rows, full_data
+from sgworld_numpyro.model.handlers import FullDataModel, full_data
 from sgworld_numpyro.model.target import Target
+from sgworld_numpyro.sources import BlockReader, Column
 
 MAX_BYTES = 2**31
 
@@ -51,10 +52,10 @@ def chosen_rows(target: Target, rows: Any) -> dict[str, np.ndarray]:
     return every
 
 
-def pointwise_log_likelihood(
-    target: Target, arguments: Arguments, draws: Mapping[str, Array], rows: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Log p(row | draw) in nats, by observed site, without the weight that a minibatch gives its rows.
+class Blocks:
+    """Log p(row | draw) in nats, by observed site, a block of rows after the other.
+
+    Without the weight that a minibatch gives its rows.
 
     Args:
         target: what is known of the model.
@@ -62,50 +63,85 @@ def pointwise_log_likelihood(
         draws: constrained values by site, of shape (draw, ...).
         rows: row numbers by plate, in ascending order.
 
-    Returns:
-        Arrays (draw, ...), the rows along the plates' axes.
+    Attributes:
+        longest: the plate whose rows are cut into blocks.
+        axes: of that plate in each site's arrays, from the right; None of a site that is not inside of it.
+        shapes: of each site, (draw, ...) with all its rows; the leaves are ``jax.ShapeDtypeStruct``.
+    """
+
+    def __init__(
+        self, target: Target, arguments: Arguments, draws: Mapping[str, Array], rows: Mapping[str, np.ndarray]
+    ):
+        self._target, self._arguments, self._draws, self._rows = target, arguments, draws, rows
+        self.longest = max(rows, key=lambda name: len(rows[name]))
+        self._length = min(BLOCK_ROWS, len(rows[self.longest]))
+        self.axes: dict[str, int | None] = {}
+        # as arguments of the compiled function; a model that looks at its data's values must have them as they are
+        numbers = arguments.arrays if target.abstract else []
+        self._data = {number: jnp.asarray(arguments.leaves[number]) for number in numbers}
+        one = {name: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for name, v in draws.items()}
+        first = self._rows[self.longest][: self._length]
+        found = jax.eval_shape(self._at_draw, one, jnp.asarray(first, jnp.int32), self._data, self._read(first))
+        count = len(next(iter(draws.values())))
+        self.shapes = {name: self._whole(count, leaf, self.axes[name]) for name, leaf in found.items()}
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """The place of a block's first row among the rows, and arrays (draw, ...) by site."""
+        block = jax.jit(lambda draws, *others: lax.map(lambda values: self._at_draw(values, *others), draws))
+        rows = self._rows[self.longest]
+        for start in range(0, len(rows), self._length):
+            numbers = rows[start : start + self._length]
+            padded = np.resize(numbers, self._length)  # one shape, one compilation
+            found = jax.device_get(block(self._draws, jnp.asarray(padded, jnp.int32), self._data, self._read(padded)))
+            yield start, {name: _cut(array, self.axes[name], len(numbers)) for name, array in found.items()}
+
+    def _at_draw(self, values, numbers, arrays, read):
+        target, arguments = self._target, self._arguments.with_arrays(arrays)
+        args, kwargs = arguments.unflatten()
+        chosen = {**{k: jnp.asarray(v) for k, v in self._rows.items()}, self.longest: numbers}
+        model = full_data(target.model) if target.whole else target.at(arguments, chosen, read)
+        sites = trace(substitute(seed(model, random.key(0)), values)).get_trace(*args, **kwargs)
+        observed = {name: s for name, s in sites.items() if s["type"] == "sample" and s["is_observed"]}
+        self.axes.update({name: _axis(site, self.longest, len(numbers)) for name, site in observed.items()})
+        return {name: site["fn"].log_prob(site["value"]) for name, site in observed.items()}
+
+    def _read(self, numbers):
+        """What lies in sources: once for a block, whatever the number of draws."""
+        columns = {slot: self._arguments.leaves[slot.leaf] for slot in self._target.slots}
+        return {
+            slot: BlockReader([column]).read(np.asarray({**self._rows, self.longest: numbers}[slot.plate]))[0]
+            for slot, column in columns.items()
+            if isinstance(column, Column)
+        }
+
+    def _whole(self, count, leaf, axis):
+        shape = list(leaf.shape)
+        if axis is not None:
+            shape[axis] = len(self._rows[self.longest])
+        return jax.ShapeDtypeStruct((count, *shape), leaf.dtype)
+
+
+def pointwise_log_likelihood(
+    target: Target, arguments: Arguments, draws: Mapping[str, Array], rows: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The ``Blocks`` in one piece: arrays (draw, ...) by observed site, the rows along the plates' axes.
 
     Raises:
         ValueError: if they would take more than 2 GiB.
     """
-    longest = max(rows, key=lambda name: len(rows[name]))
-    count = len(rows[longest])
-    length = min(BLOCK_ROWS, count)
-
-    def at_draw(values, numbers, arrays):
-        args, kwargs = arguments.with_arrays(arrays).unflatten()
-        chosen = {**{k: jnp.asarray(v) for k, v in rows.items()}, longest: numbers}
-        model = full_data(target.model) if target.whole else at_rows(target.model, chosen)
-        sites = trace(substitute(seed(model, random.key(0)), values)).get_trace(*args, **kwargs)
-        observed = {name: s for name, s in sites.items() if s["type"] == "sample" and s["is_observed"]}
-        axes.update({name: _axis(site, longest, len(numbers)) for name, site in observed.items()})
-        return {name: site["fn"].log_prob(site["value"]) for name, site in observed.items()}
-
-    # as arguments of the compiled function; a model that looks at its data's values must have them as they are
-    data = {number: jnp.asarray(arguments.leaves[number]) for number in arguments.arrays} if target.abstract else {}
-    axes: dict[str, int | None] = {}
-    one = {name: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for name, v in draws.items()}
-    shapes = jax.eval_shape(at_draw, one, jax.ShapeDtypeStruct((length,), jnp.int32), data)
-    number = len(next(iter(draws.values())))
-    size = sum(
-        number * leaf.size * leaf.dtype.itemsize * (count / length if axes[name] is not None else 1)
-        for name, leaf in shapes.items()
-    )
+    blocks = Blocks(target, arguments, draws, rows)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in blocks.shapes.values())
     if size > MAX_BYTES:
+        number = len(next(iter(draws.values())))
         raise ValueError(
-            f"the log-likelihood of {count} rows at {number} draws takes {size / 2**30:.1f} GiB; name some rows, "
-            "log_likelihood=range(0, N, 100), or thin the draws."
+            f"the log-likelihood of {len(rows[blocks.longest])} rows at {number} draws takes {size / 2**30:.1f} GiB; "
+            "name some rows, log_likelihood=range(0, N, 100), thin the draws, or write it to a file, "
+            "write_log_likelihood(mcmc, path)."
         )
-    block = jax.jit(lambda draws, *others: lax.map(lambda values: at_draw(values, *others), draws))
-    parts = []
-    for start in range(0, count, length):
-        numbers = rows[longest][start : start + length]
-        padded = np.resize(numbers, length)  # one shape, one compilation
-        found = jax.device_get(block(draws, jnp.asarray(padded, jnp.int32), data))
-        parts.append({name: _cut(array, axes[name], len(numbers)) for name, array in found.items()})
+    parts = [part for _, part in blocks]
     return {
         name: parts[0][name] if axis is None else np.concatenate([part[name] for part in parts], axis)
-        for name, axis in axes.items()
+        for name, axis in blocks.axes.items()
     }
 
 

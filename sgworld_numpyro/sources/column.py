@@ -60,25 +60,24 @@ class Column:
             self.refuse()
         return read_rows([self], rows)[0]
 
-    def refuse(self) -> NoReturn:
-        """Raise ``SourceError`` where more than the rows of a minibatch is wanted."""
-        raise SourceError(
-            f"{self!r}, of shape {self.shape}, are read by number, and the model uses them whole. Take those of the "
+    @property
+    def advice(self) -> str:
+        """What to do with it, and what not."""
+        return (
+            f"{self!r}, of shape {self.shape}, which are read by number and cannot be used whole. Take those of the "
             f"minibatch inside the plate, numpyro.subsample(x, event_dim={self.ndim - 1}), and compute what is of all "
-            "the rows before; or pass numpy.array(...) of them, if memory holds it."
+            "the rows before; or pass numpy.array(...) of them, if memory holds it"
         )
 
-    def __array__(self, *args, **kwargs):
-        self.refuse()
+    def refuse(self) -> NoReturn:
+        """Raise ``SourceError`` where more than the rows of a minibatch is wanted."""
+        raise SourceError(f"The model wants all {self.advice}.")
 
-    def __jax_array__(self):
+    def __array__(self, *args, **kwargs):
         self.refuse()
 
     def __iter__(self):
         self.refuse()
 
     def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        # an AttributeError, so that hasattr and getattr with a default work as they do of any object
-        raise AttributeError(f"{self!r} have a shape and a dtype, and no {name!r}: they are read by number.")
+        raise AttributeError(f"'Column' object has no attribute {name!r}")

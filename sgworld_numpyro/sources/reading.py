@@ -82,7 +82,7 @@ class BlockReader:
         rows = _joined(now)
         with self._alone:
             reading = self._coming.pop(_key(rows), None)
-        found = self._read(rows) if reading is None else reading.result()
+        found = self.read(rows) if reading is None else reading.result()
         if following:
             self._read_ahead(_joined(following))
         return found
@@ -92,11 +92,12 @@ class BlockReader:
         with self._alone:
             if _key(rows) in self._coming:
                 return
-            self._coming[_key(rows)] = _Reading(self._read, rows)
+            self._coming[_key(rows)] = _Reading(self.read, rows)
             while len(self._coming) > room:
                 self._coming.popitem(last=False)
 
-    def _read(self, rows):
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Rows of each column, of shape (*rows.shape, *row)."""
         by_source: dict[Any, list[np.ndarray]] = {}
         found = []
         for column, dtype in zip(self._columns, self._dtypes, strict=True):
