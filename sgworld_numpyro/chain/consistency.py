@@ -142,8 +142,10 @@ def _densities(
     parts = minibatches(orders)
     if not against_whole:
         return parts, minibatches({name: jnp.sort(order) for name, order in orders.items()}), counts
-    all_rows = all(divided[plate.name].rows == plate.size for plate in target.plates)
-    if all_rows and not arguments.columns:  # of which all are there if nothing is asked
+    if arguments.columns:  # with arrays beside them in the same order
+        together = target.at(arguments, orders, target.take_all(arguments, orders))
+        return parts, of(together, count=True), counts
+    if all(divided[plate.name].rows == plate.size for plate in target.plates):
         return parts, of(full_data(target.model), count=True), counts
     return parts, of(at_rows(target.model, orders), count=True), counts
 
