@@ -21,6 +21,7 @@ from sgworld_numpyro.model.requirements import ModelError
 from sgworld_numpyro.results.inference_data import to_inference_data
 from sgworld_numpyro.results.predictions import Average, averages, predictor
 from sgworld_numpyro.results.versions import __version__
+from sgworld_numpyro.results.written import write_log_likelihood, write_predictions
 from sgworld_numpyro.runs.driver import long_run
 from sgworld_numpyro.runs.outlook import Outlook, run_outlook
 from sgworld_numpyro.schedules import WellingTeh
@@ -92,6 +93,8 @@ __all__ = [
     "run_outlook",
     "to_inference_data",
     "tuning_report",
+    "write_log_likelihood",
+    "write_predictions",
 ]
 
 _LOADED_AT_FIRST_USE = ("datasets", "diagnostics", "landscape", "linear_gaussian", "nonequilibrium", "testing")

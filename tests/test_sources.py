@@ -9,6 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 
 from sgworld_numpyro import (
     SGLD,
@@ -21,6 +22,9 @@ from sgworld_numpyro import (
     SourceError,
     WithReplacement,
     long_run,
+    to_inference_data,
+    write_log_likelihood,
+    write_predictions,
 )
 from sgworld_numpyro.chain import engine
 from sgworld_numpyro.sources import columns_of, read_rows, row_source
@@ -242,6 +246,37 @@ def test_a_long_run_knows_its_file_again(mapped, tmp_path):
     other = np.load(tmp_path / "x.npy", mmap_mode="r")
     with pytest.raises(ValueError, match="data x was"):
         long_run(make(kernel, num_samples=4), jax.random.key(0), other, mapped[1], path=tmp_path / "run")
+
+
+def predicting(x, y=None):
+    w = numpyro.sample("w", dist.Normal(0, 1).expand([x.shape[1]]).to_event(1))
+    with numpyro.plate("rows", len(x), subsample_size=BATCH):
+        p = numpyro.deterministic("p", jax.nn.sigmoid(numpyro.subsample(x, event_dim=1) @ w))
+        numpyro.deterministic("both", jnp.stack([p, 1 - p], -1))
+        yb = None if y is None else numpyro.subsample(y, event_dim=0)
+        numpyro.sample("obs", dist.Bernoulli(p), obs=yb)
+
+
+def test_log_likelihood_and_predictions_go_to_a_file_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("sgworld_numpyro.results.blocks.BLOCK_ROWS", 7)
+    mcmc = run(SGWORLD(predicting, 1e-3), RowSource(X), RowSource(Y), num_chains=2, num_samples=3)
+    data = to_inference_data(mcmc, log_likelihood=True)
+    path = tmp_path / "run.nc"
+    to_inference_data(mcmc).to_netcdf(path)
+    write_log_likelihood(mcmc, path)
+    write_predictions(mcmc, path, jax.random.key(1), RowSource(X[:20]), sites=["p", "both", "obs"])
+    p = jax.nn.sigmoid(np.einsum("cdk,nk->cdn", mcmc.get_samples(group_by_chain=True)["w"], X.astype(np.float32)))
+    with xr.open_dataset(path, group="log_likelihood") as found:
+        np.testing.assert_allclose(found["obs"], np.log(np.where(Y, p, 1 - p)), rtol=1e-4)
+        np.testing.assert_array_equal(found["obs"], data["log_likelihood"]["obs"])
+        assert found["obs"].dims == ("chain", "draw", "rows")
+    with xr.open_dataset(path, group="predictions") as found:
+        np.testing.assert_allclose(found["p"], p[..., :20], rtol=1e-5)
+        np.testing.assert_allclose(found["both"][..., 1], 1 - p[..., :20], rtol=1e-4, atol=1e-6)
+        assert found["both"].dims == ("chain", "draw", "rows", "both_dim_1")
+        assert len(np.unique(np.asarray(found["obs"]).reshape(6, -1), axis=0)) > 3  # each draw has its own
+    with pytest.raises(ValueError, match="has a group 'predictions' already"):
+        write_predictions(mcmc, path, jax.random.key(1), X, sites="p")
 
 
 @pytest.mark.slow

@@ -233,6 +233,32 @@ def inspect_model(model: Callable, arguments: Arguments, whole: bool = False) ->
         raise ModelError(message) from error
 
 
+def inspect_inputs(model: Callable, arguments: Arguments) -> Target:
+    """Plates of a model that observes nothing, such as one that predicts, and data that they take rows of.
+
+    Args:
+        model: a NumPyro model.
+        arguments: its arguments, of which none are observations.
+
+    Raises:
+        ModelError: if it has no subsampled plate.
+    """
+    found: dict[str, Any] = {}
+
+    def look(arrays):
+        here = arguments.with_arrays(arrays)
+        args, kwargs = here.unflatten()
+        recorder = record_plates(at_rows(model, {}))
+        trace(seed(recorder, jax.random.key(0))).get_trace(*args, **kwargs)
+        if not recorder.plates:
+            raise ModelError("The model has no subsampled plate, whose rows could be taken in blocks.")
+        found["plates"] = tuple(Plate(name, *recorder.plates[name]) for name in sorted(recorder.plates))
+        found["slots"] = _slots(recorder.subsampled, here)
+
+    jax.eval_shape(look, {number: _shape_of(arguments.leaves[number]) for number in arguments.arrays})
+    return Target(model, uses_rows=True, prototype={}, transforms=None, deterministic=(), abstract=True, **found)
+
+
 _LOOKS_AT_VALUES = (
     jax.errors.ConcretizationTypeError,
     jax.errors.NonConcreteBooleanIndexError,
