@@ -7,7 +7,9 @@ is a function of the row numbers alone. That it was read ahead changes how long 
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any
 
 import jax
@@ -70,7 +72,7 @@ class BlockReader:
     def __init__(self, columns: Sequence[Any]):
         self._columns = tuple(columns)
         self._dtypes = [column.dtype for column in columns]  # as they were when this was compiled
-        self._coming: OrderedDict[Any, _Reading] = OrderedDict()
+        self._coming: OrderedDict[Any, Future] = OrderedDict()
         self._alone = threading.Lock()
 
     def __repr__(self):
@@ -92,9 +94,9 @@ class BlockReader:
         with self._alone:
             if _key(rows) in self._coming:
                 return
-            self._coming[_key(rows)] = _Reading(self.read, rows)
+            self._coming[_key(rows)] = _WORKER.submit(self.read, rows)
             while len(self._coming) > room:
-                self._coming.popitem(last=False)
+                self._coming.popitem(last=False)[1].cancel()
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
         """Rows of each column, of shape (*rows.shape, *row)."""
@@ -108,26 +110,41 @@ class BlockReader:
         return tuple(found)
 
 
-class _Reading:
-    """One block that a thread of its own reads; it ends with the block, and no end of Python waits for it."""
+class _Worker:
+    """The thread that reads ahead, one for all: of short-lived ones each would keep freed blocks to itself.
 
-    def __init__(self, read, rows):
-        self._read, self._rows = read, rows
-        self._found = self._error = None
-        self._thread = threading.Thread(target=self._run, name="read rows ahead", daemon=True)
-        self._thread.start()
+    A daemon: no end of Python waits for what nobody wants any more.
+    """
 
-    def _run(self):
+    def __init__(self):
+        self._wanted: SimpleQueue[tuple[Future, Callable, Any]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._alone = threading.Lock()
+
+    def submit(self, function: Callable, argument: Any) -> Future:
+        """What the function will return, or raise, when the thread has come to it."""
+        with self._alone:
+            if self._thread is None or not self._thread.is_alive():  # none is after a fork
+                self._thread = threading.Thread(target=self._work, name="read rows ahead", daemon=True)
+                self._thread.start()
+        future: Future = Future()
+        self._wanted.put((future, function, argument))
+        return future
+
+    def _work(self):
+        while True:
+            self._one(*self._wanted.get())
+
+    def _one(self, future, function, argument):  # whose arrays are forgotten as it returns
+        if not future.set_running_or_notify_cancel():
+            return
         try:
-            self._found = self._read(self._rows)
+            future.set_result(function(argument))
         except BaseException as error:  # whatever it is, it is raised where the rows are wanted
-            self._error = error
+            future.set_exception(error)
 
-    def result(self):
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._found
+
+_WORKER = _Worker()
 
 
 def _joined(pieces):

@@ -3,6 +3,7 @@
 import mmap
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -14,9 +15,9 @@ from sgworld_numpyro.sources.errors import SourceError
 
 # Smaller files are copied to memory, where a model may also use them whole.
 MAPPED_BYTES = 2**26
-# Of a mapped file that stay counted as the process's own memory; beyond, they are left to the system's cache.
-RESIDENT_BYTES = 2**25
-PAGE_BYTES = 2**16  # that Linux maps around a byte that is read
+# Of a mapped file that are mapped at a time. What is not is still in the system's cache, if there is room.
+MAPPED_AT_ONCE = 2**26
+PAGE_BYTES = 2**19  # that Linux maps around a byte that is read, at the most that was seen where pages are cached
 BLOCK_BYTES = 2**24  # that are looked at together where all rows are
 
 _KNOWN: WeakValueDictionary[int, "RowSource"] = WeakValueDictionary()
@@ -48,7 +49,9 @@ class RowSource:
         self.is_finite = False  # as far as anybody has looked
         self._source = source
         self._alone = threading.Lock()
-        self._touched = 0
+        if getattr(source, "_mmap", None) is not None and hasattr(mmap, "MADV_NOHUGEPAGE"):
+            with suppress(OSError):  # of systems that have no huge pages
+                source._mmap.madvise(mmap.MADV_NOHUGEPAGE)
         try:
             self._length = len(source)
         except TypeError as error:
@@ -135,14 +138,21 @@ class RowSource:
             yield start, self.read(np.arange(start, min(start + at_once, self._length)))
 
     def _taken(self, rows):
-        found = np.take(self._source, rows, axis=0)
-        mapped = getattr(self._source, "_mmap", None)
-        self._touched += len(rows) * max(PAGE_BYTES, found.nbytes // max(1, len(rows)))
-        if self._touched > RESIDENT_BYTES and mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._touched = 0
-            if self._source.mode != "c":  # of a private copy it would forget what was written there
-                mapped.madvise(mmap.MADV_DONTNEED)
-        return np.asarray(found)
+        """Of an array; of a mapped file so many at a time as may stay mapped, which counts as memory of the process."""
+        array = self._source
+        mapped: Any = getattr(array, "_mmap", None)
+        row = array.nbytes // len(array)
+        # of a private copy it would be forgotten what was written there
+        forgets = mapped is not None and hasattr(mmap, "MADV_DONTNEED") and getattr(array, "mode", "c") != "c"
+        if not forgets:
+            return np.asarray(np.take(array, rows, axis=0))
+        found = np.empty((len(rows), *array.shape[1:]), array.dtype)
+        at_once = max(1, MAPPED_AT_ONCE // max(PAGE_BYTES, row))
+        for start in range(0, len(rows), at_once):
+            some = slice(start, start + at_once)
+            np.take(array, rows[some], axis=0, out=found[some], mode="clip")  # else it would buffer them
+            mapped.madvise(mmap.MADV_DONTNEED)
+        return found
 
     def _get(self, rows):
         if isinstance(self._source, np.ndarray):
