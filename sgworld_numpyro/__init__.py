@@ -28,9 +28,11 @@ from sgworld_numpyro.model.requirements import ModelError
 from sgworld_numpyro.results.inference_data import to_inference_data
 from sgworld_numpyro.results.predictions import Average, averages, predictor
 from sgworld_numpyro.results.versions import __version__
+from sgworld_numpyro.results.written import write_log_likelihood, write_predictions
 from sgworld_numpyro.runs.driver import long_run
 from sgworld_numpyro.runs.outlook import Outlook, run_outlook
 from sgworld_numpyro.schedules import WellingTeh
+from sgworld_numpyro.sources import RowSource, SourceError
 from sgworld_numpyro.store.files import DamagedRunError
 from sgworld_numpyro.store.stored_run import StoredRun
 from sgworld_numpyro.subsampling import (
@@ -80,9 +82,11 @@ __all__ = [
     "ModelError",
     "Outlook",
     "RandomReshuffle",
+    "RowSource",
     "RunReshuffle",
     "SGState",
     "ShuffleOnce",
+    "SourceError",
     "StochasticGradientKernel",
     "StoredRun",
     "SubsamplingScheme",
@@ -101,6 +105,8 @@ __all__ = [
     "run_outlook",
     "to_inference_data",
     "tuning_report",
+    "write_log_likelihood",
+    "write_predictions",
 ]
 
 _LOADED_AT_FIRST_USE = ("datasets", "diagnostics", "landscape", "linear_gaussian", "nonequilibrium", "testing")

@@ -24,6 +24,7 @@ ROOMS = (
     "linear_gaussian",
     "datasets",
     "nonequilibrium",
+    "sources",
     "model",
     "landscape",
     "chain",

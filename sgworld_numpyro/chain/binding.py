@@ -22,6 +22,7 @@ from sgworld_numpyro.chain.lines import in_lines
 from sgworld_numpyro.chain.placement import in_one_mesh, placed, split_batches
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import HostArray, as_jax_array, as_numeric, is_numeric_array, is_traced
+from sgworld_numpyro.sources import Column
 from sgworld_numpyro.subsampling import ContiguousScheme
 
 # XLA's older way to write loops for CPUs takes half the time to compile, and what it makes is as fast.
@@ -116,6 +117,8 @@ class Binding:
             if not isinstance(scheme, ContiguousScheme):
                 break
             leaf = self.arguments.leaves[slot.leaf]
+            if isinstance(leaf, Column):
+                continue
             plate = target.plate(slot.plate)
             # A pool of batches that repeats the data many times is gathered instead, as are rows on several devices.
             repeats = jax.eval_shape(lambda p=plate: scheme.layout(p)).size > 2 * plate.size

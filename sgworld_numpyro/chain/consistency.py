@@ -26,6 +26,7 @@ from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.handlers import at_rows, full_data
 from sgworld_numpyro.model.requirements import ModelError, base_of
 from sgworld_numpyro.model.target import Target
+from sgworld_numpyro.sources import Column
 
 SUM_LENGTH = 512  # terms that are added in the model's precision; these sums are added in double precision
 ROUNDINGS = 100  # by which two sums of the same terms may differ, in units of the last place
@@ -88,7 +89,9 @@ def check_minibatches(binding: Binding, start: Array | None, also_near_0: bool =
 def _looking(binding, against_whole):
     """A function of the position that looks at minibatches, and at their rows all at once or in another order."""
     target = binding.engine.target
-    divided = partitions(target)
+    columns = [(slot, binding.arguments.leaves[slot.leaf]) for slot in target.slots]
+    read = sum(c.row_bytes * target.plate(slot.plate).batch_size for slot, c in columns if isinstance(c, Column))
+    divided = partitions(target, read)
     function = partial(_densities, target, divided, against_whole)
     name = "minibatches" if against_whole else "minibatches in two orders"
     compare = binding.compiled(name, function, binding.arguments, once=True)
@@ -139,6 +142,9 @@ def _densities(
     parts = minibatches(orders)
     if not against_whole:
         return parts, minibatches({name: jnp.sort(order) for name, order in orders.items()}), counts
+    if arguments.columns:  # with arrays beside them in the same order
+        together = target.at(arguments, orders, target.take_all(arguments, orders))
+        return parts, of(together, count=True), counts
     if all(divided[plate.name].rows == plate.size for plate in target.plates):
         return parts, of(full_data(target.model), count=True), counts
     return parts, of(at_rows(target.model, orders), count=True), counts

@@ -8,6 +8,7 @@ randomness is a function of the step's number, the chain does not depend on how 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from sgworld_numpyro.preconditioners import Preconditioner
 from sgworld_numpyro.randomness.counter_rng import padded, seed_words
 from sgworld_numpyro.randomness.noise import noise_block
 from sgworld_numpyro.schedules import Schedule
+from sgworld_numpyro.sources import Column, read_rows
 from sgworld_numpyro.subsampling import ContiguousScheme, Plate, SubsamplingScheme
 
 # What may be drawn ahead for a block: a loop over blocks is slower than one long block, even one beyond the cache.
@@ -33,6 +35,8 @@ BLOCK_BYTES = 2**25
 NOISE_AHEAD_BYTES = 2**14
 # Rows of minibatches up to this size are gathered for the whole block at once.
 GATHER_AHEAD_BYTES = 2**11
+# Rows that are read from sources for a block, of all chains: two blocks are in memory, and one is copied.
+READ_AHEAD_BYTES = 2**24
 # Minibatches of this size are worth several threads on CPU; smaller ones are kept from them, see ``_scratch``.
 SPLIT_BYTES = 2**19
 # The last number of steps that 32-bit counters are trusted with; then the streams are renewed.
@@ -82,7 +86,8 @@ class Engine:
 
         def block(carry, offset, length):
             moving, total = carry
-            ahead = self._draw_ahead(start + offset, taken + offset, length, keys, seed, data, chains)
+            following = self._following(state, sample, offset, length, blocks) if self._reads(data) else None
+            ahead = self._draw_ahead(start + offset, taken + offset, length, keys, seed, data, chains, following)
             begin = moving, self._scratch(ahead, data, chains)
             (moving, _), energies = lax.scan(lambda carry, now: self._step(carry, now, seed, data), begin, ahead)
             return moving, total + jnp.sum(energies) / self.steps
@@ -124,6 +129,18 @@ class Engine:
         streams = jax.vmap(random.fold_in)(parents, renewal * (plates + 1) + jnp.arange(plates + 1))
         keys = {plate.name: key for plate, key in zip(self.target.plates, streams[:-1], strict=True)}
         return start, keys, streams[-1]
+
+    def _following(self, state, sample, offset, length, blocks):
+        """The first step of the block after the one at an offset, and the keys of its plates' rows."""
+        start, keys, _ = self.streams(sample, state.shuffle_key, state.rng_key)
+        next_start, next_keys, _ = self.streams(sample + 1, state.shuffle_key, state.rng_key)
+        is_last = offset + length >= blocks * length  # what is left of a sample after its whole blocks is not announced
+        choose = partial(jax.tree.map, partial(jnp.where, is_last))
+        return jnp.where(is_last, next_start, start + offset + length), choose(next_keys, keys)
+
+    def _reads(self, data):
+        """Whether rows are read from sources."""
+        return any(isinstance(data.arguments.leaves[slot.leaf], Column) for slot in self.target.slots)
 
     def _step(self, carry, now, seed, data):
         (position, state, step_size), scratch = carry
@@ -176,7 +193,7 @@ class Engine:
                 scratch[slot] = jnp.zeros((2, *batch.shape), batch.dtype)
         return scratch
 
-    def _draw_ahead(self, start, taken, length, keys, seed, data, chains):
+    def _draw_ahead(self, start, taken, length, keys, seed, data, chains, following):
         """Everything random, and what depends on it alone, for ``length`` steps from ``start``."""
         steps = start + jnp.arange(length, dtype=jnp.int32)
         ahead: dict[str, Any] = {"rows": {}, "batches": {}, "numbers": {}, "noise": None, "step": steps}
@@ -189,8 +206,15 @@ class Engine:
             places = {"rows": {}, "numbers": ahead["numbers"]}
             if self.target.uses_rows or any(slot not in data.reordered for slot in slots):
                 places["rows"][plate.name] = self.subsampling.indices(keys[plate.name], start, length, plate)
+            read = [slot for slot in slots if isinstance(data.arguments.leaves[slot.leaf], Column)]
+            if read:
+                then, keys_then = following
+                announced = self.subsampling.indices(keys_then[plate.name], then, length, plate)
+                columns = [data.arguments.leaves[slot.leaf] for slot in read]
+                rows = read_rows(columns, places["rows"][plate.name], announced, chains)
+                ahead["batches"] |= dict(zip(read, rows, strict=True))
             for slot in slots:
-                if self._gathers_ahead(slot, data, chains):
+                if slot not in read and self._gathers_ahead(slot, data, chains):
                     take = jax.vmap(lambda places, slot=slot: self._take(slot, places, data))
                     ahead["batches"][slot] = take(places)
             late = [slot for slot in slots if slot not in data.reordered and slot not in ahead["batches"]]
@@ -233,6 +257,10 @@ class Engine:
             if self._gathers_ahead(slot, data, chains):
                 bytes_per_step += self._row_bytes(slot, data.arguments)
         longest = max(1, min(self.steps, BLOCK_BYTES // (bytes_per_step * chains)))
+        columns = [s for s in self.target.slots if isinstance(data.arguments.leaves[s.leaf], Column)]
+        if columns:
+            read = sum(self._row_bytes(slot, data.arguments) for slot in columns)
+            longest = max(1, min(longest, READ_AHEAD_BYTES // (read * chains)))
         # A divisor of the steps leaves no rest to be compiled apart; whole vectors leave no idle lanes.
         divisors = [n for n in range(-(-longest // 4), longest + 1) if self.steps % n == 0]
         return min(divisors, key=lambda n: (padded(n) / n, -n), default=longest)

@@ -14,6 +14,7 @@ from sgworld_numpyro.subsampling import Plate
 MAX_BATCHES = 1024  # whose dispatch takes some hundredths of a second
 MAX_PRODUCTS = 2**29  # of rows and coordinates, which a network's passes are made of: some tenths of a second
 MAX_ELEMENTS = 2**26  # of the largest array on the way, were all these batches one: some 250 MiB
+MAX_READ_BYTES = 2**26  # of rows of a source, which are together in memory once
 MIN_BATCHES = 8  # whatever they cost
 CROSSED_BATCHES = 64  # of several plates together, if none alone has more
 
@@ -42,12 +43,18 @@ class Partition(NamedTuple):
         return np.random.default_rng(0).choice(plate.size, self.rows, replace=False).astype(np.int32)
 
 
-def partitions(target: Target) -> dict[str, Partition]:
-    """Of all whole minibatches of every plate, by its name; of some if these are too many or too large."""
+def partitions(target: Target, read: int = 0) -> dict[str, Partition]:
+    """Of all whole minibatches of every plate, by its name; of some if these are too many or too large.
+
+    Args:
+        target: the model.
+        read: bytes that the rows of one minibatch of each plate take where they are read from sources.
+    """
     found = {plate.name: _partition(plate) for plate in target.plates}
     rows = sum(plate.batch_size for plate in target.plates)
     dear = min(MAX_ELEMENTS // max(1, target.widest), MAX_PRODUCTS // (rows * target.dim))
     limit = min(MAX_BATCHES, max(MIN_BATCHES, dear))
+    limit = min(limit, max(1, MAX_READ_BYTES // read)) if read else limit
     if len(found) > 1:
         limit = min(limit, max(CROSSED_BATCHES, *(one.batches for one in found.values())))
     while (total := prod(one.batches for one in found.values())) > limit:

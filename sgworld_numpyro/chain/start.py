@@ -137,23 +137,40 @@ def check_initial_state(valid: Array, position: Array, binding: Binding) -> None
 
 def _check_data(position, binding):
     """NaN is allowed where it does not reach the potential, in rows that a mask hides for instance."""
-    target = binding.engine.target
-    for number, name in binding.arguments.names(target.model).items():
-        leaf = binding.arguments.leaves[number]
+    target, arguments = binding.engine.target, binding.arguments
+    for number, name in arguments.names(target.model).items():
+        leaf = arguments.leaves[number]
         if is_traced(leaf) or (is_spread(leaf) and bool(jnp.isfinite(leaf).all())):
             continue
-        if np.asarray(leaf).dtype.kind not in "fc":
+        if np.asarray(leaf).dtype.kind in "fc":
+            _check_finite(name, np.asarray(leaf), 0, leaf.shape, position, binding)
+    names = arguments.names(target.model, of_columns=True)
+    for source in dict.fromkeys(arguments.leaves[number].source for number in names):
+        columns = {number: arguments.leaves[number] for number in names}
+        floats = {n: c for n, c in columns.items() if c.source is source and c.stored.kind == "f"}
+        if not source.check or source.is_finite or not floats:
             continue
-        bad = ~np.isfinite(np.asarray(leaf))
-        if not bad.any():
-            continue
-        place = _reaching_place(np.argwhere(bad), leaf.shape, position, binding)
-        if place is not None:
-            raise ValueError(
-                f"{name}{list(place)} is {np.asarray(leaf)[place]}: {int(bad.sum())} of the {bad.size} values of "
-                f"{name} are not finite. Remove these rows, or hide them from the likelihood with "
-                "numpyro.handlers.mask and fill them with any number."
-            )
+        for start, block in source.blocks():
+            for number, column in floats.items():
+                _check_finite(names[number], block[column.number], start, column.shape, position, binding)
+        source.is_finite = True
+
+
+def _check_finite(name, values, start, shape, position, binding):
+    """Of an array, or of its rows from number ``start`` on."""
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return
+    places = np.argwhere(bad)
+    places[:, 0] += start
+    place = _reaching_place(places, shape, position, binding)
+    if place is not None:
+        here = (place[0] - start, *place[1:])
+        raise ValueError(
+            f"{name}{list(place)} is {values[here]}: {int(bad.sum())} of the {bad.size} values of "
+            f"{name}{' in its block of rows' if len(values) < shape[0] else ''} are not finite. Remove these rows, or "
+            "hide them from the likelihood with numpyro.handlers.mask and fill them with any number."
+        )
 
 
 def _reaching_place(places, shape, position, binding):

@@ -10,6 +10,7 @@ import numpy as np
 
 from sgworld_numpyro.model.arrays import is_numeric_array, is_traced
 from sgworld_numpyro.model.requirements import ModelError
+from sgworld_numpyro.sources import Column, columns_of
 
 # Steps of single precision that a column must span, or rounding is a part in so many of it.
 RESOLVED = 1000
@@ -24,20 +25,29 @@ class Slot(NamedTuple):
 
 
 class Arguments(NamedTuple):
-    """A model's arguments, with the arrays taken out so that they can be put back as traced values."""
+    """A model's arguments, with the arrays taken out so that they can be put back as traced values.
+
+    Sources of rows are there as the ``Column`` objects that stand for their arrays, the same ones at every call.
+    """
 
     leaves: tuple[Any, ...]
     treedef: Any
 
     @classmethod
     def of(cls, model_args, model_kwargs) -> "Arguments":
-        leaves, treedef = jax.tree.flatten((tuple(model_args), dict(model_kwargs or {})))
+        given = jax.tree.map(columns_of, (tuple(model_args), dict(model_kwargs or {})))
+        leaves, treedef = jax.tree.flatten(given)
         return cls(tuple(leaves), treedef)
 
     @property
     def arrays(self) -> list[int]:
         """Numbers of the leaves that are arrays."""
         return [number for number, leaf in enumerate(self.leaves) if is_numeric_array(leaf)]
+
+    @property
+    def columns(self) -> list[int]:
+        """Numbers of the leaves that are read from sources."""
+        return [number for number, leaf in enumerate(self.leaves) if isinstance(leaf, Column)]
 
     def with_arrays(self, arrays: Mapping[int, Any]) -> "Arguments":
         """The same arguments with some leaves replaced."""
@@ -57,9 +67,9 @@ class Arguments(NamedTuple):
             return {**{f"args[{number}]": value for number, value in enumerate(args)}, **kwargs}
         return dict(bound.arguments)
 
-    def names(self, model: Callable) -> dict[int, str]:
-        """Names of the arrays, by the number of their leaf."""
-        numbers = {id(self.leaves[number]): number for number in self.arrays}
+    def names(self, model: Callable, of_columns: bool = False) -> dict[int, str]:
+        """Names of the arrays, or of the columns of sources, by the number of their leaf."""
+        numbers = {id(self.leaves[number]): number for number in (self.columns if of_columns else self.arrays)}
         paths = jax.tree_util.tree_leaves_with_path(self.named(model))
         return {
             numbers[id(leaf)]: path[0].key + jax.tree_util.keystr(path[1:])

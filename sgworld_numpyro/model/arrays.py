@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from sgworld_numpyro.sources import Column
+
 
 def is_traced(leaf: Any) -> bool:
     """Whether a leaf is an array whose values are not known yet."""
@@ -22,7 +24,7 @@ def is_numeric_array(leaf) -> bool:
 
 def as_numeric(value: Any) -> Any:
     """Data of pandas, polars, xarray, a tensor or a list as a NumPy array, if that is numeric; else the value."""
-    if isinstance(value, np.ndarray | jax.Array | int | float | complex | str | None):
+    if isinstance(value, np.ndarray | jax.Array | Column | int | float | complex | str | None):
         return value
     if not (hasattr(value, "__array__") or isinstance(value, list | tuple)):
         return value

@@ -16,6 +16,7 @@ from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import as_numeric
 from sgworld_numpyro.model.requirements import ModelError
 from sgworld_numpyro.model.stack import locals_where_raised
+from sgworld_numpyro.sources import Column, why_no_source
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -136,6 +137,10 @@ def _unusable(value):
         return f"a sparse array ({kind}), whose rows cannot be taken: pass a dense one, .{dense}()"
     if isinstance(value, list):
         return "a list of numbers: pass jnp.asarray(...) of it"
+    if (said := why_no_source(value)) is not None:
+        return f"a {kind}, which is no array and no source of rows: {said}"
+    if isinstance(value, Column):
+        return value.advice
     if not hasattr(value, "__array__") or isinstance(value, jax.Array):
         return _of_complex(value)
     try:

@@ -11,6 +11,7 @@ from numpyro.primitives import _PYRO_STACK, Messenger, plate
 
 from sgworld_numpyro.model.arrays import as_jax_array, as_numeric
 from sgworld_numpyro.model.stack import locals_of
+from sgworld_numpyro.sources import Column, SourceError, columns_of, read_rows
 
 
 class _chooses_rows(Messenger):
@@ -38,6 +39,23 @@ class _chooses_rows(Messenger):
     def postprocess_message(self, msg):
         if msg["type"] == "plate":
             self._declared[id(msg["value"])] = (msg["value"], msg["name"])
+
+    def _take(self, msg):
+        """Of a column of a source, the rows of the plate that takes some; of it whole there is nothing to be had."""
+        column, event_dim = msg["value"], msg["kwargs"]["event_dim"]
+        if not isinstance(column, Column):
+            return
+        plates = [handler for handler in _PYRO_STACK if isinstance(handler, plate)]
+        (entered,) = [one for one in plates if event_dim is not None and one.dim - event_dim == -column.ndim] or [None]
+        if entered is None:
+            column.refuse()
+        if entered.size != len(column):
+            raise SourceError(
+                f"plate {entered.name!r} has {entered.size} rows, and {column!r} are {len(column)}: give the plate "
+                "their number, x.shape[0] or len(x)."
+            )
+        (msg["value"],) = read_rows([column], entered._indices)
+        msg["kwargs"]["event_dim"] = None  # the enclosing plates must not take rows of it again
 
     def _as_declared(self, frame, entered):
         return (
@@ -80,6 +98,8 @@ class at_rows(_chooses_rows):
             if any(self._name(entered._indices, entered.name) == name for entered in plates):
                 msg["value"] = batch
                 msg["kwargs"]["event_dim"] = None  # the enclosing plates must not take rows of it again
+        if msg["type"] == "subsample":
+            self._take(msg)
 
 
 class record_plates(_chooses_rows):
@@ -119,7 +139,7 @@ class record_plates(_chooses_rows):
         super().postprocess_message(msg)
         if msg["type"] == "subsample" and not self._inside_control_flow:
             array, event_dim = msg["value"], msg["kwargs"]["event_dim"]
-            shape = jnp.shape(array)
+            shape = array.shape if isinstance(array, Column) else jnp.shape(array)
             for entered in (handler for handler in _PYRO_STACK if isinstance(handler, plate)):
                 axis, name = entered.dim - event_dim, self._name(entered._indices, entered.name)
                 if name in self.plates and len(shape) >= -axis and shape[axis] == entered.size:
@@ -154,6 +174,11 @@ class full_data(_chooses_rows):
             msg["args"] = (size, None if subsample_size is None else size)
             msg["value"] = jnp.arange(size)
 
+    def postprocess_message(self, msg):
+        super().postprocess_message(msg)
+        if msg["type"] == "subsample":
+            self._take(msg)
+
 
 class FullDataModel:
     """The model as seen on all its data: what ArviZ, ``Predictive`` and ``log_likelihood`` must be given.
@@ -166,7 +191,7 @@ class FullDataModel:
         self.model = model
 
     def __call__(self, *args, **kwargs):
-        args, kwargs = jax.tree.map(as_jax_array, (args, kwargs))
+        args, kwargs = jax.tree.map(as_jax_array, jax.tree.map(columns_of, (args, kwargs)))
         with full_data():
             return self.model(*args, **kwargs)
 

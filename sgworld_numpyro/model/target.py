@@ -31,6 +31,7 @@ from sgworld_numpyro.model.requirements import (
     check_sites,
     takes_some,
 )
+from sgworld_numpyro.sources import Column, SourceError, read_rows
 from sgworld_numpyro.subsampling.protocol import Plate
 
 ALL = Plate("all the data", 1, 1)  # what is run on all its rows always is one row, always the same
@@ -110,8 +111,10 @@ class Target:
         """Rows 0 .. B-1 of every plate."""
         return {plate.name: jnp.arange(plate.batch_size, dtype=jnp.int32) for plate in self.plates}
 
-    def take(self, slot: Slot, array: Array, rows: Array) -> Array:
+    def take(self, slot: Slot, array: Array | Column, rows: Array) -> Array:
         """The rows of a slot's array. Rows are in bounds by construction."""
+        if isinstance(array, Column):
+            return read_rows([array], rows)[0]
         taken = jnp.take(array, rows, axis=slot.axis, mode="clip")
         if slot not in self.split or taken.shape[slot.axis] % self.split[slot].num_devices:
             return taken
@@ -228,11 +231,41 @@ def inspect_model(model: Callable, arguments: Arguments, whole: bool = False) ->
             return _inspect(model, arguments, arrays, abstract=False, whole=whole)
     except ModelError:
         raise
+    except SourceError as error:
+        named = arguments.names(model, of_columns=True)
+        sources = ", ".join(f"{name} is {arguments.leaves[number]!r}" for number, name in named.items())
+        raise ModelError(f"{error} ({sources}.)") from error
     except Exception as error:
         message = explain(error, model, arguments)
         if message is None:
             raise
         raise ModelError(message) from error
+
+
+def inspect_inputs(model: Callable, arguments: Arguments) -> Target:
+    """Plates of a model that observes nothing, such as one that predicts, and data that they take rows of.
+
+    Args:
+        model: a NumPyro model.
+        arguments: its arguments, of which none are observations.
+
+    Raises:
+        ModelError: if it has no subsampled plate.
+    """
+    found: dict[str, Any] = {}
+
+    def look(arrays):
+        here = arguments.with_arrays(arrays)
+        args, kwargs = here.unflatten()
+        recorder = record_plates(at_rows(model, {}))
+        trace(seed(recorder, jax.random.key(0))).get_trace(*args, **kwargs)
+        if not recorder.plates:
+            raise ModelError("The model has no subsampled plate, whose rows could be taken in blocks.")
+        found["plates"] = tuple(Plate(name, *recorder.plates[name]) for name in sorted(recorder.plates))
+        found["slots"] = _slots(recorder.subsampled, here)
+
+    jax.eval_shape(look, {number: _shape_of(arguments.leaves[number]) for number in arguments.arrays})
+    return Target(model, uses_rows=True, prototype={}, transforms=None, deterministic=(), abstract=True, **found)
 
 
 _LOOKS_AT_VALUES = (
@@ -286,7 +319,7 @@ def _inspect(model, arguments, arrays, abstract, whole):
 def _slots(subsampled, arguments):
     """Arguments that are subsampled along one axis, by one plate, wherever they are subsampled."""
     uses: dict[int, set[tuple[int, str]]] = {}
-    numbers = {id(arguments.leaves[number]): number for number in arguments.arrays}
+    numbers = {id(arguments.leaves[number]): number for number in (*arguments.arrays, *arguments.columns)}
     for identity, axis, plate in subsampled:
         if identity in numbers:
             uses.setdefault(numbers[identity], set()).add((axis, plate))
@@ -323,9 +356,7 @@ def _dependence(target, arguments, arrays):
 
     rows = {plate.name: jax.ShapeDtypeStruct((plate.batch_size,), np.dtype(np.int32)) for plate in target.plates}
     shapes = {number: _shape_of(array) for number, array in arrays.items()}
-    batches = {
-        slot: jax.eval_shape(partial(target.take, slot), shapes[slot.leaf], rows[slot.plate]) for slot in target.slots
-    }
+    batches = {slot: _shape_of_batch(target, slot, arguments, shapes, rows[slot.plate]) for slot in target.slots}
     leaves = shapes if target.abstract else {}
     labels = (
         {name: frozenset([("rows", name)]) for name in rows},
@@ -335,6 +366,7 @@ def _dependence(target, arguments, arrays):
     # Where an index reaches furthest: the last row, and the largest of an argument that holds whole numbers.
     last = {plate.name: np.full(plate.batch_size, plate.size - 1, np.int32) for plate in target.plates}
     largest = {number: _largest(arguments.leaves[number]) for number in shapes}
+    largest |= dict.fromkeys(arguments.columns)  # which nobody has read
     values = (
         last,
         {slot: _filled(largest[slot.leaf], shape) for slot, shape in batches.items()},
@@ -359,6 +391,13 @@ def _dependence(target, arguments, arrays):
         "epsilon": found.epsilon,
         "blind": tuple(name for name, seen in reached.items() if seen.is_observed and not seen.plates <= seen.rows_of),
     }
+
+
+def _shape_of_batch(target, slot, arguments, shapes, rows):
+    array = shapes.get(slot.leaf)
+    if array is not None:
+        return jax.eval_shape(partial(target.take, slot), array, rows)
+    return jax.eval_shape(partial(target.take, slot, arguments.leaves[slot.leaf]), rows)
 
 
 def _largest(leaf):

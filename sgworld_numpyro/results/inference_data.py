@@ -45,7 +45,8 @@ def to_inference_data(
     - **num_warmup, thinning** - as ``MCMC`` was given them.
     - **sgworld_numpyro_version, jax_version, numpyro_version**.
 
-    Of a run of another sampler there are the last two lines only.
+    Of a run of another sampler there are the last two lines only. Where data are read from a source there is no
+    ``observed_data``; for the log-likelihood of all its rows see ``write_log_likelihood``.
 
     The directory of a ``long_run`` gives posterior and sample statistics as well, without the model and while the run
     goes on; a site's draws are read where they are used, and only those: ``data["posterior"]["w"][:, -100:]``.
@@ -140,7 +141,13 @@ def _without_slashes(mcmc: MCMC) -> MCMC:
     renamed._states_flat = None
     renamed.sampler = copy.copy(mcmc.sampler)
     renamed.sampler._model = with_dots(mcmc.sampler._model)
+    if Arguments.of(mcmc._args, mcmc._kwargs).columns:  # ArviZ would take all that is observed, whole
+        renamed.sampler._model, renamed._args, renamed._kwargs = _without_observations, (), {}
     return renamed
+
+
+def _without_observations():
+    """A model without sites."""
 
 
 def _log_likelihood(mcmc, kernel, target, arguments, rows, names, coords, posterior):

@@ -4,18 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax, random
+from jax import Array, random
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import MCMC
 from numpyro.infer.initialization import init_to_sample
 
 from sgworld_numpyro.model.arguments import Arguments
-from sgworld_numpyro.model.arrays import as_jax_array
-from sgworld_numpyro.model.blocks import BLOCK_ROWS
-from sgworld_numpyro.model.handlers import FullDataModel, at_rows, full_data
+from sgworld_numpyro.model.handlers import FullDataModel
 from sgworld_numpyro.model.target import Target
+from sgworld_numpyro.results.blocks import Blocks
 
 MAX_BYTES = 2**31
 
@@ -52,9 +50,9 @@ def chosen_rows(target: Target, rows: Any) -> dict[str, np.ndarray]:
     return every
 
 
-def pointwise_log_likelihood(
+def log_likelihood_blocks(
     target: Target, arguments: Arguments, draws: Mapping[str, Array], rows: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+) -> Blocks:
     """Log p(row | draw) in nats, by observed site, without the weight that a minibatch gives its rows.
 
     Args:
@@ -62,62 +60,33 @@ def pointwise_log_likelihood(
         arguments: the model's.
         draws: constrained values by site, of shape (draw, ...).
         rows: row numbers by plate, in ascending order.
+    """
 
-    Returns:
-        Arrays (draw, ...), the rows along the plates' axes.
+    def at_draw(model, values, args, kwargs, which):
+        sites = trace(substitute(seed(model, random.key(0)), values)).get_trace(*args, **kwargs)
+        observed = {name: s for name, s in sites.items() if s["type"] == "sample" and s["is_observed"]}
+        return {name: site["fn"].log_prob(site["value"]) for name, site in observed.items()}
+
+    return Blocks(target, arguments, draws, rows, at_draw)
+
+
+def pointwise_log_likelihood(
+    target: Target, arguments: Arguments, draws: Mapping[str, Array], rows: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """``log_likelihood_blocks`` in one piece: arrays (draw, ...), the rows along the plates' axes.
 
     Raises:
         ValueError: if they would take more than 2 GiB.
     """
-    longest = max(rows, key=lambda name: len(rows[name]))
-    count = len(rows[longest])
-    length = min(BLOCK_ROWS, count)
-
-    def at_draw(values, numbers, arrays):
-        args, kwargs = arguments.with_arrays(arrays).unflatten()
-        chosen = {**{k: jnp.asarray(v) for k, v in rows.items()}, longest: numbers}
-        model = full_data(target.model) if target.whole else at_rows(target.model, chosen)
-        sites = trace(substitute(seed(model, random.key(0)), values)).get_trace(*args, **kwargs)
-        observed = {name: s for name, s in sites.items() if s["type"] == "sample" and s["is_observed"]}
-        axes.update({name: _axis(site, longest, len(numbers)) for name, site in observed.items()})
-        return {name: site["fn"].log_prob(site["value"]) for name, site in observed.items()}
-
-    # as arguments of the compiled function; a model that looks at its data's values must have them as they are
-    data = {number: as_jax_array(arguments.leaves[number]) for number in arguments.arrays} if target.abstract else {}
-    axes: dict[str, int | None] = {}
-    one = {name: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for name, v in draws.items()}
-    shapes = jax.eval_shape(at_draw, one, jax.ShapeDtypeStruct((length,), jnp.int32), data)
-    number = len(next(iter(draws.values())))
-    size = sum(
-        number * leaf.size * leaf.dtype.itemsize * (count / length if axes[name] is not None else 1)
-        for name, leaf in shapes.items()
-    )
-    if size > MAX_BYTES:
+    blocks = log_likelihood_blocks(target, arguments, draws, rows)
+    if blocks.nbytes > MAX_BYTES:
+        number = len(next(iter(draws.values())))
         raise ValueError(
-            f"the log-likelihood of {count} rows at {number} draws takes {size / 2**30:.1f} GiB; name some rows, "
-            "log_likelihood=range(0, N, 100), or thin the draws."
+            f"the log-likelihood of {len(rows[blocks.longest])} rows at {number} draws takes "
+            f"{blocks.nbytes / 2**30:.1f} GiB; name some rows, log_likelihood=range(0, N, 100), thin the draws, or "
+            "write it to a file, write_log_likelihood(mcmc, path)."
         )
-    block = jax.jit(lambda draws, *others: lax.map(lambda values: at_draw(values, *others), draws))
-    parts = []
-    for start in range(0, count, length):
-        numbers = rows[longest][start : start + length]
-        padded = np.resize(numbers, length)  # one shape, one compilation
-        found = jax.device_get(block(draws, jnp.asarray(padded, jnp.int32), data))
-        parts.append({name: _cut(array, axes[name], len(numbers)) for name, array in found.items()})
-    return {
-        name: parts[0][name] if axis is None else np.concatenate([part[name] for part in parts], axis)
-        for name, axis in axes.items()
-    }
-
-
-def _axis(site, plate, length):
-    """The axis of a plate, from the right, in a site's log probabilities; None if the site is not inside."""
-    frames = site["cond_indep_stack"]
-    return next((frame.dim for frame in frames if frame.name == plate and frame.size == length), None)
-
-
-def _cut(array, axis, length):
-    return array if axis is None else np.take(array, np.arange(length), axis)
+    return blocks.whole()
 
 
 def dims_of_draws(mcmc: MCMC, target: Target) -> dict[str, list[str]]:
@@ -137,7 +106,9 @@ def dims_of(target: Target, arguments: Arguments) -> dict[str, list[str]]:
     found = {}
 
     def look():
-        model = seed(FullDataModel(target.model), random.key(0))
+        # of sources the rows of a minibatch, which has the same dimensions
+        view = target.at(arguments, target.first_rows()) if arguments.columns else FullDataModel(target.model)
+        model = seed(view, random.key(0))
         found.update(trace(substitute(model, substitute_fn=init_to_sample)).get_trace(*args, **kwargs))
 
     jax.eval_shape(look) if target.abstract else look()

@@ -16,6 +16,7 @@ from sgworld_numpyro.kernel import StochasticGradientKernel
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import as_numeric, is_numeric_array
 from sgworld_numpyro.results.versions import package_versions
+from sgworld_numpyro.sources import Column
 
 PIECE_BYTES = 2**26  # that are looked at together: what a file is mapped to need not fit in memory
 DIGITS = 16  # of a checksum that are kept
@@ -28,7 +29,7 @@ def identity_of(
     """What must be the same for a run to go on, in words and checksums."""
     kernel, arguments, thinning = mcmc.sampler, Arguments.of(args, kwargs), int(mcmc.thinning)
     ours = isinstance(kernel, StochasticGradientKernel)
-    names = arguments.names(kernel._model) if ours else {}
+    names = arguments.names(kernel._model) | arguments.names(kernel._model, of_columns=True) if ours else {}
     method = "" if mcmc.num_chains == 1 else _method(mcmc.chain_method)
     given: dict[str, Any] = {
         "num_warmup": mcmc.num_warmup,
@@ -104,6 +105,8 @@ def _digest(leaf):
     """Of an array its dtype, shape and checksum; of anything else how it shows itself."""
     if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
+    if isinstance(leaf, Column):
+        return _digest_of_rows(leaf)
     array = as_numeric(leaf)
     if not is_numeric_array(array):
         return f"{type(leaf).__name__} {leaf!r:.200}"
@@ -112,6 +115,15 @@ def _digest(leaf):
     for start in range(0, len(rows), at_once):
         found.update(np.ascontiguousarray(rows[start : start + at_once]).reshape(-1).view(np.uint8).data)
     return f"{array.dtype}{list(array.shape)} {found.hexdigest()[:DIGITS]}"
+
+
+def _digest_of_rows(column):
+    """Of a source: of all its rows, as of an array with the same; of the ends of one that is not to be read whole."""
+    found, source = hashlib.sha256(), column.source
+    looked_at = (rows for _, rows in source.blocks()) if source.check else [source.read(np.array([0, len(column) - 1]))]
+    for rows in looked_at:
+        found.update(np.ascontiguousarray(rows[column.number]).reshape(-1).view(np.uint8).data)
+    return f"{column.stored}{list(column.shape)} {found.hexdigest()[:DIGITS]}"
 
 
 def _without_addresses(text):

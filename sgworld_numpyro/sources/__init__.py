@@ -1,0 +1,8 @@
+"""Data that are read by row number, in blocks, and never held whole."""
+
+from sgworld_numpyro.sources.column import Column
+from sgworld_numpyro.sources.errors import SourceError
+from sgworld_numpyro.sources.reading import BlockReader, read_rows
+from sgworld_numpyro.sources.row_source import RowSource, columns_of, why_no_source
+
+__all__ = ["BlockReader", "Column", "RowSource", "SourceError", "columns_of", "read_rows", "why_no_source"]
