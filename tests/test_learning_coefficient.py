@@ -17,8 +17,8 @@ from sgworld_numpyro.learning_coefficient import (
     deep_linear_coefficient,
     local_learning_coefficient,
 )
-from sgworld_numpyro.learning_coefficient.chains import Draws
 from sgworld_numpyro.learning_coefficient.reliability import complaints, over_chains, tie_slope
+from sgworld_numpyro.learning_coefficient.tied_chains import Draws
 from sgworld_numpyro.model.tie import tied
 from sgworld_numpyro.preconditioners import Diagonal
 

@@ -14,7 +14,7 @@ from sgworld_numpyro.tuning.certificate import complaints_of_tilt
 from sgworld_numpyro.tuning.looks import Looks
 from sgworld_numpyro.tuning.report import Report
 from sgworld_numpyro.tuning.step_size import Discretisation
-from sgworld_numpyro.tuning.tilt import places_at, tilt
+from sgworld_numpyro.tuning.tilt import log_tilt, places_at
 from tests.runs import run
 
 GROUPS, EACH, SIGMA, B = 8, 16, 2.83, 4
@@ -83,7 +83,7 @@ def test_draws_are_tilted_as_predicted(integrator, step_size):
     looks = Looks(kernel._bindings.current, seed=0)
     places = places_at(looks, positions, positions.mean(0), np.eye(1 + GROUPS))
     law = Discretisation(RandomReshuffle(), integrator, N, B, True, 1.0, True, 0.02)
-    tilted = tilt(law, step_size, getattr(integrator, "friction", np.nan), places)
+    tilted = log_tilt(law, step_size, getattr(integrator, "friction", np.nan), places)
     weights = np.exp(tilted - tilted.max())
     for function in (np.asarray, np.log, np.square):
         values = function(draws["scale"])

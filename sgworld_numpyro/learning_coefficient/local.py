@@ -8,8 +8,8 @@ from jax import Array
 from jaxtyping import Float
 
 from sgworld_numpyro.kernel import StochasticGradientKernel
-from sgworld_numpyro.learning_coefficient.chains import TiedChains
 from sgworld_numpyro.learning_coefficient.reliability import Mean, complaints, over_chains, tell, tie_slope
+from sgworld_numpyro.learning_coefficient.tied_chains import TiedChains
 from sgworld_numpyro.learning_coefficient.trials import choose_step
 
 MIN_CHAINS = 4  # of fewer the error, which comes from their differences, is hardly known

@@ -7,7 +7,7 @@ import numpy as np
 from numpyro.diagnostics import split_gelman_rubin
 
 from sgworld_numpyro.chain.convergence import R_HAT
-from sgworld_numpyro.learning_coefficient.chains import Draws
+from sgworld_numpyro.learning_coefficient.tied_chains import Draws
 
 SHARE = 0.1  # of the estimate, that the tie may decide, and that it may move from the first half to the second
 TEMPERATURE = 0.05  # that the temperature may be off, relatively

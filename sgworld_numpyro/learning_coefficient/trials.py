@@ -12,7 +12,7 @@ from sgworld_numpyro.chain.binding import compiler_options
 from sgworld_numpyro.chain.state import SGState
 from sgworld_numpyro.integrators import is_kinetic
 from sgworld_numpyro.landscape.hessians import hessian_product
-from sgworld_numpyro.learning_coefficient.chains import TiedChains
+from sgworld_numpyro.learning_coefficient.tied_chains import TiedChains
 from sgworld_numpyro.linear_gaussian import knows_integrator
 from sgworld_numpyro.preconditioners import Identity
 from sgworld_numpyro.tuning.curvature import Rates

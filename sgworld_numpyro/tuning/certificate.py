@@ -10,7 +10,7 @@ from sgworld_numpyro.tuning.looks import Looks
 from sgworld_numpyro.tuning.plan import Plan
 from sgworld_numpyro.tuning.report import Tuning
 from sgworld_numpyro.tuning.staged import SEED
-from sgworld_numpyro.tuning.tilt import places_at, tilt, worst_error
+from sgworld_numpyro.tuning.tilt import log_tilt, places_at, worst_error
 from sgworld_numpyro.tuning.tuned_start import law_of
 
 DRAWS = 128  # that are looked at
@@ -44,7 +44,7 @@ def complaints_of_tilt(
     looks = Looks(binding, SEED)
     anchor = np.asarray(tuning.anchor.position, float)
     places = places_at(looks, positions, anchor, looks.root_of(preconditioner))
-    tilted = tilt(law, float(tuning.report.step_size), float(tuning.report.friction), places)
+    tilted = log_tilt(law, float(tuning.report.step_size), float(tuning.report.friction), places)
     error = worst_error(tilted, positions)
     if not error > ERROR:
         return []

@@ -67,7 +67,7 @@ def places_at(
     return Places(np.maximum(np.abs(curvature), FLATTEST * np.median(curvature)), *noises)
 
 
-def tilt(law: Discretisation, step_size: float, friction: float, places: Places) -> Float[np.ndarray, "draws"]:
+def log_tilt(law: Discretisation, step_size: float, friction: float, places: Places) -> Float[np.ndarray, "draws"]:
     """Ln p_h - ln p at some draws, but for a constant.
 
     Args:
@@ -114,7 +114,7 @@ def level(
 ) -> tuple[float, float]:
     """The largest step size, up to a given one, whose tilt moves means and sds within the tolerance, and how far."""
     for shorter in SHORTER:
-        error = worst_error(tilt(law, step_size * shorter, friction, places), draws)
+        error = worst_error(log_tilt(law, step_size * shorter, friction, places), draws)
         if error <= law.tolerance:
             break
     return step_size * shorter, max(error, 0.0)
