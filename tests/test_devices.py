@@ -56,9 +56,11 @@ try:
     long_run(new(chains_over_devices(2)), key, Y, path=path)
 except UserWarning as error:
     found["fewer"] = str(error)
-for chains in (6, 2):
+for chains, bar in ((6, False), (2, False), (8, True)):
     try:
-        make(SGLD(gaussian_mean, 1e-3), num_chains=chains, chain_method=over).run(key, Y)
+        mcmc = make(SGLD(gaussian_mean, 1e-3), num_chains=chains, chain_method=over)
+        mcmc.progress_bar = bar
+        mcmc.run(key, Y)
     except ValueError as error:
         found[f"{chains} chains"] = str(error)
 print(json.dumps(found))
@@ -91,6 +93,7 @@ def test_chains_that_devices_cannot_share(chains):
     assert "num_chains=8" in said
     assert "chains_over_devices(3)" in said
     assert "chains_over_devices(2)" in chains["2 chains"]
+    assert "progress_bar = False" in chains["8 chains"]
 
 
 @pytest.mark.parametrize("devices", [0, 100])
@@ -124,7 +127,7 @@ problem, found = anisotropic_mean(BATCH), {}
 centre = np.asarray(x).mean(0)
 
 def run(x, chains=256, **options):
-    mcmc = make(SGWORLD(problem.model, STEP_SIZE), 3, num_warmup=12, num_chains=chains, **options)
+    mcmc = make(SGWORLD(problem.model, STEP_SIZE), 3, num_warmup=8, num_chains=chains, **options)
     mcmc.run(jax.random.key(0), x, init_params={"mean": np.tile(centre, (chains, 1))})
     return mcmc
 
@@ -182,7 +185,7 @@ def rows():
 
 def test_rows_over_devices_give_the_chain_of_one_device(rows):
     """Up to the roundings of its sums, which the posterior's pull forgets."""
-    assert rows["apart"] <= 15 * 25 * EPS
+    assert rows["apart"] <= 11 * 25 * EPS
     assert rows["log_likelihood"] == [256, 3, 3]
 
 
@@ -238,9 +241,7 @@ from tests.models import Y, gaussian_mean
 from tests.runs import make, samples_of
 
 new = lambda chains, method="vectorized": make(SGLD(gaussian_mean, 1e-3), 5, num_chains=chains, chain_method=method)
-over = new(4, chains_over_devices())
-chains = samples_of(over, Y)["mu"]
-over.post_warmup_state = over.last_state
+chains = samples_of(new(4, chains_over_devices()), Y)["mu"]
 rows = samples_of(new(1), rows_over_devices(Y[:12] if number == 0 else Y[12:]))["mu"]
 try:
     long_run(new(4, chains_over_devices()), jax.random.key(0), Y, path="nowhere")
@@ -249,7 +250,6 @@ except ValueError as error:
 found = {
     "processes": jax.process_count(),
     "chains": np.asarray(chains).tolist(),
-    "later": np.asarray(samples_of(over, Y, key=over.last_state.rng_key)["mu"]).tolist(),
     "rows": np.asarray(rows).tolist(),
     "said": said,
 }
@@ -291,12 +291,10 @@ def test_processes_share_chains_and_rows(processes):
     first, second = processes
     assert first == second
     assert first["processes"] == 2
-    alone = make(SGLD(gaussian_mean, 1e-3), 10, num_chains=4)
-    whole = np.asarray(samples_of(alone, Y)["mu"])
-    steps = 10 * len(Y) // 4
-    np.testing.assert_allclose(np.concatenate([first["chains"], first["later"]], 1), whole, rtol=0, atol=steps * EPS)
-    one = samples_of(make(SGLD(gaussian_mean, 1e-3), 5), Y)["mu"]
-    np.testing.assert_allclose(first["rows"], one, rtol=0, atol=steps * EPS)
+    steps = 5 * len(Y) // 4
+    for name, chains in (("chains", 4), ("rows", 1)):
+        alone = samples_of(make(SGLD(gaussian_mean, 1e-3), 5, num_chains=chains), Y)["mu"]
+        np.testing.assert_allclose(first[name], alone, rtol=0, atol=steps * EPS)
 
 
 def test_a_long_run_is_of_one_process(processes):

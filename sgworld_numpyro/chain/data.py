@@ -13,14 +13,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 from numpyro.util import _is_under_jax_transform
 
 from sgworld_numpyro.chain.placement import is_spread
 from sgworld_numpyro.model.arguments import Arguments, Slot
-from sgworld_numpyro.model.arrays import is_numeric_array, is_traced
+from sgworld_numpyro.model.arrays import as_jax_array, is_numeric_array, is_traced
 
 HOLD_BYTES = 2**25
 WARN_BYTES = 2**26
@@ -51,7 +50,7 @@ class HeldData:
 
     def hold(self, name: Hashable, array) -> None:
         """Keep an array under a name, in a ``Ref`` if it is large or lies on several devices."""
-        array = jnp.asarray(array)
+        array = as_jax_array(array)
         self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES or is_spread(array) else array
 
     @property

@@ -40,6 +40,7 @@ class ChainsOverDevices:
             raise TypeError(f"{self!r} is for MCMC(..., chain_method=...), and {chain!r:.60} is nothing of it.")
         mcmc, given = chain.func.__self__, chain.keywords  # type: ignore[attr-defined]  # a method of MCMC
         kernel = mcmc.sampler if isinstance(mcmc.sampler, StochasticGradientKernel) else None
+        self._check(mcmc)  # before anything is tuned
 
         def run(start):
             keys, state, values = start
@@ -74,10 +75,11 @@ class ChainsOverDevices:
 
         def program(start, held, shared):
             axes, specs = _of_start(start, 0, None), _of_start(start, APART, SHARED)
+            shares_tuning = _shares_tuning(start[1])
 
             def one(start):
                 draws, last = chain(start, *shared)
-                return draws, last._replace(tuning=None) if _shares_tuning(last) else last
+                return draws, last._replace(tuning=None) if shares_tuning else last
 
             with nullcontext() if binding is None else binding.lent(held):
                 # what is replicated is so by construction, which the check of it does not see through NumPyro's loops
@@ -100,6 +102,8 @@ class ChainsOverDevices:
         return run
 
     def _check(self, mcmc):
+        if mcmc.progress_bar:  # assigned: MCMC turns one that is asked for off
+            raise ValueError("A bar cannot be shown of chains over devices: mcmc.progress_bar = False.")
         chains, devices = mcmc.num_chains, len(self.devices)
         if chains % devices:
             fewer = max(number for number in range(1, devices) if chains % number == 0)
