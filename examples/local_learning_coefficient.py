@@ -136,7 +136,7 @@ def main(argv=None):
     options = parse(__doc__.splitlines()[0], argv)
     rows, batch, length = (400, 100, 300) if options.quick else (1000, 100, 1000)
     chosen = [((3, 3, 3, 3), 0)] if options.quick else NETWORKS
-    samplers = ["SGLD", "SGWORLD+BAOAB"] if options.quick else list(SAMPLERS)
+    samplers = ["SGWORLD+BAOAB"] if options.quick else list(SAMPLERS)
     numbers = {"networks": {}, "steps": {}, "localisation": LOCALISATION, "rows": rows, "batch_size": batch}
     print(f"n = {rows}, B = {batch}, T = ln n, γ = {LOCALISATION:g}; 8 chains, {length} passes after {length}.\n")
     print(f"{'network':<14}{'d/2':>6}{'Aoyagi':>8}{'exact':>8}  {'sampler':<15}{'λ':>8}{'error':>7}{'temp.':>7}  told")

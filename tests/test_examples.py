@@ -271,16 +271,15 @@ def test_mnist_predicts_the_small_digits(tmp_path):
 
 @pytest.mark.laws
 def test_local_learning_coefficient_of_a_degenerate_network(tmp_path):
-    """What SGWORLD finds is what Gibbs sampling finds; SGLD has not come so far with as many gradients, and says so."""
+    """What SGWORLD finds is what Gibbs sampling finds."""
     numbers = run_quickly("local_learning_coefficient", tmp_path)
     (network,) = numbers["networks"].values()
     assert network["weights"] == 27
     assert network["aoyagi"] == 3
-    sgworld, sgld = (network["samplers"][name] for name in ("SGWORLD+BAOAB", "SGLD"))
+    (sgworld,) = network["samplers"].values()
     error = np.hypot(sgworld["error"], network["exact_error"])
     assert abs(sgworld["value"] - network["exact"]) <= 5 * error + 0.02 * network["exact"]
     assert error < 0.1 * network["exact"]
-    assert any("not yet filled the tie" in text for text in sgld["complaints"])
     assert is_image(tmp_path / "local_learning_coefficient.png")
 
 
