@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from numpyro.util import _is_under_jax_transform
 
@@ -48,8 +49,9 @@ class HeldData:
 
     def hold(self, name: Hashable, array) -> None:
         """Keep an array under a name, in a ``Ref`` if it is large."""
-        array = jnp.asarray(array)
-        self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES else array
+        # asarray would copy twice what NumPy holds, for a moment
+        array = jax.device_put(array) if isinstance(array, np.ndarray) else jnp.asarray(array)
+        self._places[name] = _shared_ref(array) if array.nbytes >= HOLD_BYTES else array
 
     def __contains__(self, name: Hashable) -> bool:
         return name in self._places
@@ -63,6 +65,20 @@ class HeldData:
     def device(self) -> Any:
         """What comes back from a function that reads these arrays is tied to; None if it is not."""
         return next((place.sharding for place in self._places.values() if isinstance(place, jax.Ref)), None)
+
+
+def _shared_ref(array: Array) -> jax.Ref:
+    """A ``Ref`` of the array's own buffer, where ``jax.new_ref`` would copy it: nothing here writes to it.
+
+    JAX has no public way to make one, so where its inner parts are called otherwise there is a copy.
+    """
+    try:
+        from jax._src.core import ArrayRefImpl, Ref
+        from jax._src.state.types import AbstractRef
+    except ImportError:
+        return jax.new_ref(array)
+    aval = AbstractRef(jax.typeof(array), kind=None)
+    return Ref(aval, ArrayRefImpl(aval, array))
 
 
 def holdable(leaf) -> bool:
