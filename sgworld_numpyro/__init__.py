@@ -25,7 +25,7 @@ from sgworld_numpyro.results.written import write_log_likelihood, write_predicti
 from sgworld_numpyro.runs.driver import long_run
 from sgworld_numpyro.runs.outlook import Outlook, run_outlook
 from sgworld_numpyro.schedules import WellingTeh
-from sgworld_numpyro.sources import RowSource, SourceError
+from sgworld_numpyro.sources import RowSource, SourceError, open_row_store, write_row_store
 from sgworld_numpyro.store.files import DamagedRunError
 from sgworld_numpyro.store.stored_run import StoredRun
 from sgworld_numpyro.subsampling import (
@@ -89,12 +89,14 @@ __all__ = [
     "averages",
     "extrapolate",
     "long_run",
+    "open_row_store",
     "predictor",
     "run_outlook",
     "to_inference_data",
     "tuning_report",
     "write_log_likelihood",
     "write_predictions",
+    "write_row_store",
 ]
 
 _LOADED_AT_FIRST_USE = ("datasets", "diagnostics", "landscape", "linear_gaussian", "nonequilibrium", "testing")
