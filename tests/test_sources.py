@@ -291,7 +291,7 @@ def predicting(x, y=None):
 
 
 def test_log_likelihood_and_predictions_go_to_a_file_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("sgworld_numpyro.results.blocks.BLOCK_ROWS", 7)
+    monkeypatch.setattr("sgworld_numpyro.results.row_blocks.BLOCK_ROWS", 7)
     mcmc = run(SGWORLD(predicting, 1e-3), RowSource(X), RowSource(Y), num_chains=2, num_samples=3)
     data = to_inference_data(mcmc, log_likelihood=True)
     path = tmp_path / "run.nc"
