@@ -32,7 +32,7 @@ from sgworld_numpyro.results.written import write_log_likelihood, write_predicti
 from sgworld_numpyro.runs.driver import long_run
 from sgworld_numpyro.runs.outlook import Outlook, run_outlook
 from sgworld_numpyro.schedules import WellingTeh
-from sgworld_numpyro.sources import RowSource, SourceError
+from sgworld_numpyro.sources import RowSource, SourceError, open_row_store, write_row_store
 from sgworld_numpyro.store.files import DamagedRunError
 from sgworld_numpyro.store.stored_run import StoredRun
 from sgworld_numpyro.subsampling import (
@@ -100,6 +100,7 @@ __all__ = [
     "extrapolate",
     "local_learning_coefficient",
     "long_run",
+    "open_row_store",
     "predictor",
     "rows_over_devices",
     "run_outlook",
@@ -107,6 +108,7 @@ __all__ = [
     "tuning_report",
     "write_log_likelihood",
     "write_predictions",
+    "write_row_store",
 ]
 
 _LOADED_AT_FIRST_USE = ("datasets", "diagnostics", "landscape", "linear_gaussian", "nonequilibrium", "testing")

@@ -273,7 +273,7 @@ def test_slashes_of_a_scope_become_dots_and_rows_keep_their_labels(tmp_path):
 def test_log_likelihood_in_blocks_is_the_one_in_whole(monkeypatch):
     mcmc = a_run()
     whole = to_inference_data(mcmc, log_likelihood=True)["log_likelihood"]["obs"]
-    monkeypatch.setattr("sgworld_numpyro.results.log_likelihood.BLOCK_ROWS", 16)  # does not divide 60
+    monkeypatch.setattr("sgworld_numpyro.results.row_blocks.BLOCK_ROWS", 16)  # does not divide 60
     np.testing.assert_allclose(to_inference_data(mcmc, log_likelihood=True)["log_likelihood"]["obs"], whole, rtol=1e-5)
     expected = dist.Normal(mcmc.get_samples()["mean"][:, None], 1).to_event(1).log_prob(ROWS)
     np.testing.assert_allclose(whole[0], expected, rtol=1e-4)

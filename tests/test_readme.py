@@ -57,6 +57,13 @@ def test_contributing_examples_run(capsys):
     assert np.all(np.isfinite(np.asarray(mcmc.get_samples()["mean"])))
 
 
+def test_the_page_on_data_larger_than_memory_runs():
+    names = run_page("larger_than_memory.md")
+    assert names["mapped"].as_given().shape == (10_000, 3)
+    weights = np.asarray(names["mcmc"].get_samples()["w"]).mean(0)
+    assert np.all(np.abs(weights - [1.0, -2.0, 0.5]) < 0.2)
+
+
 @pytest.mark.slow
 def test_the_page_on_long_runs_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

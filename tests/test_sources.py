@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import polars as pl
 import pytest
 import xarray as xr
 
@@ -22,12 +23,14 @@ from sgworld_numpyro import (
     SourceError,
     WithReplacement,
     long_run,
+    open_row_store,
     to_inference_data,
     write_log_likelihood,
     write_predictions,
+    write_row_store,
 )
 from sgworld_numpyro.chain import engine
-from sgworld_numpyro.sources import columns_of, read_rows, row_source
+from sgworld_numpyro.sources import columns_of, read_rows, row_source, row_store
 from sgworld_numpyro.sources.reading import BlockReader
 from tests.runs import make, run
 
@@ -248,6 +251,36 @@ def test_a_long_run_knows_its_file_again(mapped, tmp_path):
         long_run(make(kernel, num_samples=4), jax.random.key(0), other, mapped[1], path=tmp_path / "run")
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "pieces"])
+def test_a_row_store_has_the_rows_of_the_table_in_another_order(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(row_store, "PIECE_ROWS", 100)
+    monkeypatch.setattr(row_store, "PILE_BYTES", 100_000)  # some piles
+    table = pl.DataFrame({"n": np.arange(1000), "twice": 2.0 * np.arange(1000)})
+    file = tmp_path / f"table.{kind}"
+    if kind == "pieces":
+        file = ({"n": n, "twice": 2.0 * n} for n in np.arange(1000).reshape(10, 100))
+    elif kind == "csv":
+        table.write_csv(file)
+    else:
+        table.write_parquet(file)
+    store = write_row_store(tmp_path / "store", file, seed=1)
+    n, twice = (np.asarray(store[name].as_given()[jnp.arange(1000)]) for name in ("n", "twice"))
+    np.testing.assert_array_equal(np.sort(n), np.arange(1000))
+    np.testing.assert_array_equal(twice, 2 * n)
+    # of a random order the correlation with the number of the row has sd 1/√999
+    assert abs(np.corrcoef(n, np.arange(1000))[0, 1]) < 5 / np.sqrt(999)
+    assert abs(np.corrcoef(n[1:], n[:-1])[0, 1]) < 5 / np.sqrt(999)
+    assert [file.name for file in sorted((tmp_path / "store").iterdir())] == ["n.npy", "twice.npy"]
+
+
+def test_a_table_that_is_no_data_is_refused(tmp_path):
+    with pytest.raises(SourceError, match=r"not numeric: name of dtype"):
+        write_row_store(tmp_path / "store", [{"name": np.array(["a", "b"])}])
+    assert not (tmp_path / "store").exists()
+    with pytest.raises(SourceError, match="no columns"):
+        open_row_store(tmp_path)
+
+
 def predicting(x, y=None):
     w = numpyro.sample("w", dist.Normal(0, 1).expand([x.shape[1]]).to_event(1))
     with numpyro.plate("rows", len(x), subsample_size=BATCH):
@@ -258,7 +291,7 @@ def predicting(x, y=None):
 
 
 def test_log_likelihood_and_predictions_go_to_a_file_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("sgworld_numpyro.results.blocks.BLOCK_ROWS", 7)
+    monkeypatch.setattr("sgworld_numpyro.results.row_blocks.BLOCK_ROWS", 7)
     mcmc = run(SGWORLD(predicting, 1e-3), RowSource(X), RowSource(Y), num_chains=2, num_samples=3)
     data = to_inference_data(mcmc, log_likelihood=True)
     path = tmp_path / "run.nc"

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 from numpyro.util import _is_under_jax_transform
@@ -50,8 +51,9 @@ class HeldData:
 
     def hold(self, name: Hashable, array) -> None:
         """Keep an array under a name, in a ``Ref`` if it is large or lies on several devices."""
-        array = as_jax_array(array)
-        self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES or is_spread(array) else array
+        # asarray would copy twice what NumPy holds, for a moment
+        array = jax.device_put(array) if isinstance(array, np.ndarray) else as_jax_array(array)
+        self._places[name] = _shared_ref(array) if array.nbytes >= HOLD_BYTES or is_spread(array) else array
 
     @property
     def names(self) -> list[Hashable]:
@@ -80,6 +82,21 @@ class HeldData:
         """What comes back from a function that reads these arrays is tied to; None if it is not."""
         of = next((place.sharding for place in self._places.values() if isinstance(place, jax.Ref)), None)
         return NamedSharding(of.mesh, PartitionSpec()) if isinstance(of, NamedSharding) else of
+
+
+def _shared_ref(array: Array) -> jax.Ref:
+    """A ``Ref`` of the array's own buffer, where ``jax.new_ref`` would copy it: nothing here writes to it.
+
+    JAX has no public way to make one, so where its inner parts are called otherwise there is a copy.
+    """
+    try:
+        from jax._src.core import ArrayRefImpl, Ref
+        from jax._src.state.types import AbstractRef
+
+        aval = AbstractRef(jax.typeof(array), kind=None)
+        return Ref(aval, ArrayRefImpl(aval, array))
+    except (ImportError, TypeError):
+        return jax.new_ref(array)
 
 
 def holdable(leaf) -> bool:

@@ -13,7 +13,7 @@ from numpyro.infer.initialization import init_to_sample
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.handlers import FullDataModel
 from sgworld_numpyro.model.target import Target
-from sgworld_numpyro.results.blocks import Blocks
+from sgworld_numpyro.results.row_blocks import RowBlocks
 
 MAX_BYTES = 2**31
 
@@ -52,7 +52,7 @@ def chosen_rows(target: Target, rows: Any) -> dict[str, np.ndarray]:
 
 def log_likelihood_blocks(
     target: Target, arguments: Arguments, draws: Mapping[str, Array], rows: Mapping[str, np.ndarray]
-) -> Blocks:
+) -> RowBlocks:
     """Log p(row | draw) in nats, by observed site, without the weight that a minibatch gives its rows.
 
     Args:
@@ -67,7 +67,7 @@ def log_likelihood_blocks(
         observed = {name: s for name, s in sites.items() if s["type"] == "sample" and s["is_observed"]}
         return {name: site["fn"].log_prob(site["value"]) for name, site in observed.items()}
 
-    return Blocks(target, arguments, draws, rows, at_draw)
+    return RowBlocks(target, arguments, draws, rows, at_draw)
 
 
 def pointwise_log_likelihood(

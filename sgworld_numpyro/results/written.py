@@ -15,8 +15,8 @@ from sgworld_numpyro.kernel import StochasticGradientKernel
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.handlers import dotted
 from sgworld_numpyro.model.target import inspect_inputs
-from sgworld_numpyro.results.blocks import Blocks
 from sgworld_numpyro.results.log_likelihood import chosen_rows, log_likelihood_blocks
+from sgworld_numpyro.results.row_blocks import RowBlocks
 from sgworld_numpyro.results.run_attributes import settings_of
 
 
@@ -76,7 +76,7 @@ def write_predictions(
         return {name: made[name]["value"] for name in wanted}
 
     rows = {plate.name: np.arange(plate.size) for plate in target.plates}
-    _write(mcmc, path, "predictions", Blocks(target, arguments, draws, rows, at_draw), rows)
+    _write(mcmc, path, "predictions", RowBlocks(target, arguments, draws, rows, at_draw), rows)
 
 
 def _draws(mcmc):
@@ -90,7 +90,7 @@ def _draws(mcmc):
     return mcmc.get_samples()
 
 
-def _write(mcmc: MCMC, path: str | PathLike, group: str, blocks: Blocks, rows: Mapping[str, np.ndarray]) -> None:
+def _write(mcmc: MCMC, path: str | PathLike, group: str, blocks: RowBlocks, rows: Mapping[str, np.ndarray]) -> None:
     chains = mcmc.num_chains
     with h5netcdf.File(path, "a") as file:
         if group in file.groups:
@@ -116,7 +116,7 @@ def _coordinate(group, name, values):
     group.create_variable(name, (name,), data=values)
 
 
-def _variable(group: Any, blocks: Blocks, site: str, plate: str, chains: int) -> Any:
+def _variable(group: Any, blocks: RowBlocks, site: str, plate: str, chains: int) -> Any:
     leaf: jax.ShapeDtypeStruct = blocks.shapes[site]
     names = ["chain", "draw", *(f"{dotted(site)}_dim_{number}" for number in range(leaf.ndim - 1))]
     axis = blocks.axes[site]

@@ -1,9 +1,7 @@
 """Rows by number from whatever keeps them: a mapped file, a store, a data set of another library."""
 
-import mmap
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -12,12 +10,10 @@ import numpy as np
 
 from sgworld_numpyro.sources.column import Column
 from sgworld_numpyro.sources.errors import SourceError
+from sgworld_numpyro.sources.mapped_file import MappedFile
 
 # Smaller files are copied to memory, where a model may also use them whole.
 MAPPED_BYTES = 2**26
-# Of a mapped file that are mapped at a time. What is not is still in the system's cache, if there is room.
-MAPPED_AT_ONCE = 2**26
-PAGE_BYTES = 2**19  # that Linux maps around a byte that is read, at the most that was seen where pages are cached
 BLOCK_BYTES = 2**24  # that are looked at together where all rows are
 
 _KNOWN: WeakValueDictionary[int, "RowSource"] = WeakValueDictionary()
@@ -49,9 +45,7 @@ class RowSource:
         self.is_finite = False  # as far as anybody has looked
         self._source = source
         self._alone = threading.Lock()
-        if getattr(source, "_mmap", None) is not None and hasattr(mmap, "MADV_NOHUGEPAGE"):
-            with suppress(OSError):  # of systems that have no huge pages
-                source._mmap.madvise(mmap.MADV_NOHUGEPAGE)
+        self._file = MappedFile.of(source)
         try:
             self._length = len(source)
         except TypeError as error:
@@ -114,7 +108,10 @@ class RowSource:
         """
         with self._alone:
             if isinstance(self._source, np.ndarray):
-                found, place = self._taken(rows), None
+                try:
+                    found, place = self._taken(rows), None
+                except OSError as error:
+                    raise SourceError(self._told(rows, error)) from error
             else:  # each once and in order, as files want to be read
                 rows, place = np.unique(rows, return_inverse=True)
                 try:
@@ -138,21 +135,7 @@ class RowSource:
             yield start, self.read(np.arange(start, min(start + at_once, self._length)))
 
     def _taken(self, rows):
-        """Of an array; of a mapped file so many at a time as may stay mapped, which counts as memory of the process."""
-        array = self._source
-        mapped: Any = getattr(array, "_mmap", None)
-        row = array.nbytes // len(array)
-        # of a private copy it would be forgotten what was written there
-        forgets = mapped is not None and hasattr(mmap, "MADV_DONTNEED") and getattr(array, "mode", "c") != "c"
-        if not forgets:
-            return np.asarray(np.take(array, rows, axis=0))
-        found = np.empty((len(rows), *array.shape[1:]), array.dtype)
-        at_once = max(1, MAPPED_AT_ONCE // max(PAGE_BYTES, row))
-        for start in range(0, len(rows), at_once):
-            some = slice(start, start + at_once)
-            np.take(array, rows[some], axis=0, out=found[some], mode="clip")  # else it would buffer them
-            mapped.madvise(mmap.MADV_DONTNEED)
-        return found
+        return np.asarray(np.take(self._source, rows, axis=0)) if self._file is None else self._file.rows(rows)
 
     def _get(self, rows):
         if isinstance(self._source, np.ndarray):

@@ -18,7 +18,7 @@ from sgworld_numpyro.sources import BlockReader, Column
 Function = Callable[[Callable, dict[str, Array], tuple, dict, Array], dict[str, Array]]
 
 
-class Blocks:
+class RowBlocks:
     """Arrays by site, of the rows of the plate that has most, block after block.
 
     Args:
