@@ -53,7 +53,11 @@ class HeldData:
         """Keep an array under a name, in a ``Ref`` if it is large or lies on several devices."""
         # asarray would copy twice what NumPy holds, for a moment
         array = jax.device_put(array) if isinstance(array, np.ndarray) else as_jax_array(array)
-        self._places[name] = _shared_ref(array) if array.nbytes >= HOLD_BYTES or is_spread(array) else array
+        if is_spread(array):
+            array = jax.new_ref(array)
+        elif array.nbytes >= HOLD_BYTES:
+            array = _shared_ref(array)
+        self._places[name] = array
 
     @property
     def names(self) -> list[Hashable]:
