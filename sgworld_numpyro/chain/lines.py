@@ -6,10 +6,20 @@ import numpy as np
 from jax import Array
 from jaxtyping import Int
 
+ALIGNMENT = 64  # bytes
+
 
 def in_lines(array: np.ndarray, order: Int[np.ndarray, "rows"], axis: int, width: int) -> np.ndarray:
-    """The rows of an array in this order, ``width`` of them a line: (lines, width · elements of a row)."""
-    return np.moveaxis(np.take(array, order, axis), axis, 0).reshape(len(order) // width, -1)
+    """The rows of an array in this order, ``width`` of them a line: (lines, width · elements of a row).
+
+    They begin where JAX takes what NumPy holds for its own, without a copy.
+    """
+    rows = np.moveaxis(array, axis, 0)
+    bytes_ = np.empty(len(order) * rows[:1].nbytes + ALIGNMENT, np.uint8)
+    begin = -bytes_.ctypes.data % ALIGNMENT
+    found = bytes_[begin : begin + len(order) * rows[:1].nbytes].view(rows.dtype).reshape(len(order), *rows.shape[1:])
+    np.take(rows, order, axis=0, out=found, mode="clip")  # else it would buffer them
+    return found.reshape(len(order) // width, -1)
 
 
 def as_rows(lines: Array, shape: tuple[int, ...], axis: int) -> Array:

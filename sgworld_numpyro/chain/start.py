@@ -21,6 +21,8 @@ from sgworld_numpyro.chain.thermometer import cold
 from sgworld_numpyro.model.arguments import Arguments
 from sgworld_numpyro.model.arrays import is_traced
 
+CHECKED_BYTES = 2**24  # of an array that are looked at together: what is not finite is marked aside
+
 
 def initial_state(engine: Engine, init_strategy: Callable, step_size, arguments: Arguments, rng_key, init_params):
     """The initial state for one key or several, and whether it is valid."""
@@ -158,9 +160,10 @@ def _check_data(position, binding):
 
 def _check_finite(name, values, start, shape, position, binding):
     """Of an array, or of its rows from number ``start`` on."""
-    bad = ~np.isfinite(values)
-    if not bad.any():
+    pieces = np.array_split(np.atleast_1d(values), -(-values.nbytes // CHECKED_BYTES) or 1)
+    if all(np.isfinite(piece).all() for piece in pieces):
         return
+    bad = ~np.isfinite(values)
     places = np.argwhere(bad)
     places[:, 0] += start
     place = _reaching_place(places, shape, position, binding)
