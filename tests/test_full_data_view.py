@@ -144,9 +144,13 @@ def test_extra_fields(num_chains, chain_method):
 def test_large_data_are_no_part_of_the_executable():
     """What is lowered for a sample on 40 MiB of data fits in a few hundred kilobytes."""
     workload = workloads.logistic_regression(rows=200_000, dim=52)
-    assert workload.data[0].nbytes > chain_data.HOLD_BYTES
+    data = jax.tree.map(jnp.array, workload.data)
+    assert data[0].nbytes > chain_data.HOLD_BYTES
     kernel = SGWORLD(workload.model, 1e-7, steps_per_sample=10)
-    state = kernel.init(jax.random.key(0), 0, None, workload.data, {})
-    lowered = jax.jit(lambda state: kernel.sample(state, workload.data, {})).lower(state)
-    labels = 2 * workload.data[1].nbytes  # small enough to stay a constant, in hexadecimal
+    state = kernel.init(jax.random.key(0), 0, None, data, {})
+    lowered = jax.jit(lambda state: kernel.sample(state, data, {})).lower(state)
+    labels = 2 * data[1].nbytes  # small enough to stay a constant, in hexadecimal
     assert len(lowered.as_text()) < labels + 2**19
+    for _ in range(2):
+        state = jax.jit(lambda state: kernel.sample(state, data, {}))(state)
+    assert not data[0].is_deleted()  # what a program holds in a Ref is donated to it

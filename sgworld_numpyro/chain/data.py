@@ -53,11 +53,7 @@ class HeldData:
         """Keep an array under a name, in a ``Ref`` if it is large or lies on several devices."""
         # asarray would copy twice what NumPy holds, for a moment
         array = jax.device_put(array) if isinstance(array, np.ndarray) else as_jax_array(array)
-        if is_spread(array):
-            array = jax.new_ref(array)
-        elif array.nbytes >= HOLD_BYTES:
-            array = _shared_ref(array)
-        self._places[name] = array
+        self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES or is_spread(array) else array
 
     @property
     def names(self) -> list[Hashable]:
@@ -86,21 +82,6 @@ class HeldData:
         """What comes back from a function that reads these arrays is tied to; None if it is not."""
         of = next((place.sharding for place in self._places.values() if isinstance(place, jax.Ref)), None)
         return NamedSharding(of.mesh, PartitionSpec()) if isinstance(of, NamedSharding) else of
-
-
-def _shared_ref(array: Array) -> jax.Ref:
-    """A ``Ref`` of the array's own buffer, where ``jax.new_ref`` would copy it: nothing here writes to it.
-
-    JAX has no public way to make one, so where its inner parts are called otherwise there is a copy.
-    """
-    try:
-        from jax._src.core import ArrayRefImpl, Ref
-        from jax._src.state.types import AbstractRef
-
-        aval = AbstractRef(jax.typeof(array), kind=None)
-        return Ref(aval, ArrayRefImpl(aval, array))
-    except (ImportError, TypeError):
-        return jax.new_ref(array)
 
 
 def holdable(leaf) -> bool:
