@@ -6,7 +6,6 @@ long runs of NUTS. A run is *right*; or wrong and *told*, by an error, a warning
 """
 
 import argparse
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpyro.infer import MCMC
 
 from benchmarks import references
+from benchmarks.output import add_output, write
 from benchmarks.references import Moments, Stopwatch, compared, flat, labels, on_a_terminal_that_nobody_sees
 from benchmarks.zoo import POSTERIORS, Posterior
 from sgworld_numpyro import SGWORLD, ControlVariate, TuningError, tuning_report
@@ -234,8 +234,7 @@ def _finite(value):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="directory for defaults.json")
-    parser.add_argument("--json", type=Path, help="write every number printed to this file instead")
+    add_output(parser, "defaults")
     parser.add_argument("--quick", action="store_true", help="a dozen posteriors of a few seconds, one seed")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=POSTERIORS, help="these posteriors")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
@@ -268,10 +267,7 @@ def main(argv=None):
         "totals": counted,
         "outcomes": [_finite(outcome) for outcome in outcomes],
     }
-    path = arguments.json or arguments.out / "defaults.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(numbers, indent=2))
-    return numbers
+    return write(numbers, arguments, "defaults")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from numpyro.infer import MCMC, NUTS
 
+from benchmarks.output import add_output, write
 from benchmarks.processes import fresh
 from benchmarks.workloads import logistic_regression
 from sgworld_numpyro import SGWORLD, kernel
@@ -67,8 +68,7 @@ def measure(kind, rows, cache=None):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="directory for first_runs.json")
-    parser.add_argument("--json", type=Path, help="write every number printed to this file instead")
+    add_output(parser, "first_runs")
     parser.add_argument("--quick", action="store_true", help="the smallest data, once")
     parser.add_argument("--cached", action="store_true", help="with JAX's cache of what it compiles, filled before")
     parser.add_argument("--repeats", type=int, default=3, help="runs of which the median is taken")
@@ -88,10 +88,7 @@ def main(argv=None):
             share = cost["checking"] / cost["first_run"]
             numbers[f"{kind}, {rows}"] = cost
             print(f"{rows:12,d}  {kind:12}{cost['first_run']:11.2f}{cost['checking']:10.2f}{share:12.1%}")
-    path = arguments.json or arguments.out / "first_runs.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(numbers, indent=2))
-    return numbers
+    return write(numbers, arguments, "first_runs")
 
 
 if __name__ == "__main__":

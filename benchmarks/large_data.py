@@ -9,7 +9,6 @@ after its own warm-up, scaled to as many effective draws. ``python benchmarks/la
 import argparse
 import contextlib
 import io
-import json
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS
 
+from benchmarks.output import add_output, write
 from benchmarks.processes import fresh
 from benchmarks.workloads import logistic_regression
 from sgworld_numpyro import SGWORLD, tuning_report
@@ -94,8 +94,7 @@ def measure(kind, rows):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="directory for large_data.json")
-    parser.add_argument("--json", type=Path, help="write every number printed to this file instead")
+    add_output(parser, "large_data")
     parser.add_argument("--quick", action="store_true", help="the smallest data")
     parser.add_argument("--rows", type=float, nargs="+", help="by default 1e5, 1e6 and 1e7")
     arguments = parser.parse_args(argv)
@@ -112,10 +111,7 @@ def main(argv=None):
             f"{theirs['seconds']:10.1f}{ratio:8.1f}",
             flush=True,
         )
-    path = arguments.json or arguments.out / "large_data.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(numbers, indent=2))
-    return numbers
+    return write(numbers, arguments, "large_data")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ process the first run compiles and the others count. Resident memory is looked a
 import argparse
 import contextlib
 import io
-import json
 import os
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import MCMC
 
+from benchmarks.output import add_output, write
 from benchmarks.processes import fresh
 from benchmarks.workloads import mlp_classifier
 from sgworld_numpyro import SGWORLD
@@ -35,7 +35,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 RESIDENT = Path("/proc/self/statm")
 
 
-def write(directory, rows):
+def write_images(directory, rows):
     """Images and their labels, a block at a time."""
     rng = np.random.default_rng(0)
     images = np.lib.format.open_memmap(Path(directory) / "x.npy", "w+", np.float32, (rows, PIXELS))
@@ -106,8 +106,7 @@ def measure(directory, mapped):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="directory for larger_than_memory.json")
-    parser.add_argument("--json", type=Path, help="write every number printed to this file instead")
+    add_output(parser, "larger_than_memory")
     parser.add_argument("--quick", action="store_true", help="200 MiB, once")
     parser.add_argument("--disk", help="directory for the file, which is deleted at the end")
     arguments = parser.parse_args(argv)
@@ -115,7 +114,7 @@ def main(argv=None):
     rows = size * 2**20 // (4 * PIXELS) // BATCH_SIZE * BATCH_SIZE
     found = {"memory": [], "disk": []}
     with tempfile.TemporaryDirectory(dir=arguments.disk) as directory:
-        write(directory, rows)
+        write_images(directory, rows)
         for _ in range(rounds):
             for name, mapped in (("memory", False), ("disk", True)):
                 call = f"b.measure({directory!r}, {mapped})"
@@ -133,10 +132,7 @@ def main(argv=None):
         )
     numbers["rate"] = numbers["memory"]["us"] / numbers["disk"]["us"]
     print(f"{numbers['rate']:.2f} of the rate of data in memory")
-    path = arguments.json or arguments.out / "larger_than_memory.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(numbers, indent=2))
-    return numbers
+    return write(numbers, arguments, "larger_than_memory")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from jax import random
 from numpyro.infer import MCMC
 
 from benchmarks.loops import plain_scan, predrawn_scan
+from benchmarks.output import add_output, write
 from benchmarks.workloads import gaussian_mean, logistic_regression, mlp_classifier
 from sgworld_numpyro import SGWORLD, BatchReshuffle, EulerMaruyama, RandomReshuffle, RunReshuffle
 from sgworld_numpyro.subsampling import Plate
@@ -261,8 +262,7 @@ def _resident():
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="directory for speed.json")
-    parser.add_argument("--json", type=Path, help="write every number printed to this file instead")
+    add_output(parser, "speed")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
     parser.add_argument("--workload", type=int, choices=(1, 2, 3), action="append", help="only this one")
     arguments = parser.parse_args(argv)
@@ -280,10 +280,7 @@ def main(argv=None):
             cost = first_run(mebibytes)
             print(f"{mebibytes:12d}{cost['first_run_s']:14.2f}{cost['compile_s']:14.2f}{cost['added_MiB']:19.0f}")
             numbers[f"first_run_{mebibytes}_MiB"] = cost
-    path = arguments.json or arguments.out / "speed.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(numbers, indent=2))
-    return numbers
+    return write(numbers, arguments, "speed")
 
 
 if __name__ == "__main__":
