@@ -13,7 +13,9 @@ from sgworld_numpyro.chain.engine import LAST_STEP
 from sgworld_numpyro.integrators import INTEGRATORS
 from sgworld_numpyro.linear_gaussian import knows_integrator
 from sgworld_numpyro.model.arrays import is_traced
+from sgworld_numpyro.preconditioners import Dense
 from sgworld_numpyro.subsampling import Plate, SubsamplingScheme
+from sgworld_numpyro.tuning.curvature import MAX_DENSE
 
 
 def checked_step_size(step_size: Any) -> Any:
@@ -182,6 +184,15 @@ def checked_steps(steps: int | None) -> int | None:
             "more samples instead, with thinning if they are too many to keep."
         )
     return int(steps)
+
+
+def check_learnable(preconditioner: Any, dim: int) -> None:
+    """Raise ``ValueError`` if a dense preconditioner is to be learnt in too many dimensions."""
+    if isinstance(preconditioner, Dense) and preconditioner.to_be_learnt and dim > MAX_DENSE:
+        raise ValueError(
+            f"Dense() is learnt in up to {MAX_DENSE} dimensions, and the model has {dim}. Leave preconditioner out, "
+            "which learns Diagonal(), or give the matrix, Dense(matrix)."
+        )
 
 
 def check_rows_of(scheme: SubsamplingScheme, plates: Sequence[Plate]) -> None:

@@ -11,7 +11,7 @@ from numpyro.diagnostics import effective_sample_size
 
 from sgworld_numpyro import BAOAB, SGWORLD, EulerMaruyama, RandomReshuffle
 from sgworld_numpyro.tuning.certificate import complaints_of_tilt
-from sgworld_numpyro.tuning.looks import Looks
+from sgworld_numpyro.tuning.dense_looks import DenseLooks
 from sgworld_numpyro.tuning.report import Report
 from sgworld_numpyro.tuning.step_size import Discretisation
 from sgworld_numpyro.tuning.tilt import log_tilt, places_at
@@ -80,7 +80,7 @@ def test_draws_are_tilted_as_predicted(integrator, step_size):
 
     draws = exact.draws(512)
     positions = np.column_stack([np.log(draws["scale"]), draws["standard"]])
-    looks = Looks(kernel._bindings.current, seed=0)
+    looks = DenseLooks(kernel._bindings.current, seed=0)
     places = places_at(looks, positions, positions.mean(0), np.eye(1 + GROUPS))
     law = Discretisation(RandomReshuffle(), integrator, N, B, True, 1.0, True, 0.02)
     tilted = log_tilt(law, step_size, getattr(integrator, "friction", np.nan), places)

@@ -547,7 +547,7 @@ def test_a_flat_coordinate_among_more_than_a_thousand(prior):
     else:
         state = kernel.init(jax.random.key(0), 1, None, (x, y), {})
         assert np.isfinite(state.step_size)
-        assert state.integrator_state.friction == pytest.approx(2 * np.sqrt(state.tuning.report.mean_rate), rel=1e-5)
+        assert state.integrator_state.friction == pytest.approx(np.sqrt(state.tuning.report.mean_rate), rel=1e-5)
 
 
 # --- What the refusals advise ---

@@ -5,8 +5,9 @@ import numpy as np
 from numpyro.infer.util import transform_fn
 
 from sgworld_numpyro.chain.binding import Binding
-from sgworld_numpyro.tuning.looks import DRAWS as AT_ONCE
-from sgworld_numpyro.tuning.looks import Looks
+from sgworld_numpyro.tuning.curvature import MAX_DENSE
+from sgworld_numpyro.tuning.dense_looks import DRAWS as AT_ONCE
+from sgworld_numpyro.tuning.dense_looks import DenseLooks
 from sgworld_numpyro.tuning.plan import Plan
 from sgworld_numpyro.tuning.report import Tuning
 from sgworld_numpyro.tuning.staged import SEED
@@ -35,13 +36,13 @@ def complaints_of_tilt(
     if plan is None or tuning is None:
         return []
     law = law_of(plan, tuning)
-    if law is None or not np.isfinite(tuning.report.pilot_r_hat):
+    if law is None or not np.isfinite(tuning.report.pilot_r_hat) or binding.engine.target.dim > MAX_DENSE:
         return []
     positions = _some_positions(binding.engine.target, draws)
     if len(positions) < MIN_DRAWS:
         return []
     preconditioner = tuning.preconditioner if plan.learns_preconditioner else plan.preconditioner
-    looks = Looks(binding, SEED)
+    looks = DenseLooks(binding, SEED)
     anchor = np.asarray(tuning.anchor.position, float)
     places = places_at(looks, positions, anchor, looks.root_of(preconditioner))
     tilted = log_tilt(law, float(tuning.report.step_size), float(tuning.report.friction), places)

@@ -8,7 +8,7 @@ import numpy as np
 from sgworld_numpyro.gradients import ControlVariate, GradientEstimator, Minibatch
 from sgworld_numpyro.preconditioners import Dense, Diagonal, Preconditioner
 from sgworld_numpyro.tuning.curvature import Rates
-from sgworld_numpyro.tuning.looks import Looks
+from sgworld_numpyro.tuning.dense_looks import DenseLooks
 from sgworld_numpyro.tuning.pilot import Pilot
 from sgworld_numpyro.tuning.plan import Plan
 from sgworld_numpyro.tuning.rates import rates_at
@@ -51,7 +51,7 @@ class Choice(NamedTuple):
     rates: Rates
 
 
-def choose(plan: Plan, looks: Looks, pilot: Pilot) -> Choice:
+def choose(plan: Plan, looks: DenseLooks, pilot: Pilot) -> Choice:
     """The cheapest of what the plan leaves open, within its tolerance."""
     preconditioner = _preconditioner(plan, looks, pilot)
     root = looks.root_of(preconditioner)

@@ -19,7 +19,10 @@ from sgworld_numpyro.tuning.estimates import Estimates, product
 SAMPLES_PER_DIMENSION = 20  # of gradients, so that their covariance is known to some 20 %
 HESSIAN_PASSES = 1.25  # over the data, in Hessian-vector products, for a dense preconditioner
 HESSIAN_GROUPS = 8  # whose scatter says how far their mean can be trusted
-PROBES = 8  # of the diagonal of the priors' Hessian: one is enough if the latent sites are independent a priori
+# Of the diagonal of the priors' Hessian: one is enough if the latent sites are independent a priori; in a hierarchy of
+# many groups a few would leave one of them without any curvature, by chance.
+PROBES = 64
+TOGETHER = 8
 SMALLEST = 1e-4  # ratio of eigenvalues; beyond it single precision knows too little
 POWER_ITERATIONS = 8
 POWER_PASSES = 0.25  # over the data, each
@@ -65,18 +68,30 @@ class Metric(NamedTuple):
 
 
 def gradient_covariance(
-    estimates: Estimates, position: Float[Array, "dim"], mean: Float[Array, "dim"], dense: bool
+    estimates: Estimates,
+    position: Float[Array, "dim"],
+    mean: Float[Array, "dim"],
+    dense: bool,
+    groups: int = MIN_GROUPS,
 ) -> Float[Array, "dim dim"] | Float[Array, "dim"]:
-    """C = Cov_i(g_i), or its diagonal, from one pass over the data; ``mean`` is the gradient of all of them."""
+    """C = Cov_i(g_i), or its diagonal, from one pass over the data.
+
+    Args:
+        estimates: the model on its data.
+        position: where.
+        mean: the gradient of all the data there.
+        dense: whether all of C is wanted.
+        groups: of rows that the pass is cut into at least.
+    """
     dim, plate = position.size, estimates.plate
-    size = estimates.group_size(max(MIN_GROUPS, SAMPLES_PER_DIMENSION * (dim if dense else 1)))
+    size = estimates.group_size(max(groups, SAMPLES_PER_DIMENSION * (dim if dense else 1)))
     count = max(1, plate.size // size)
 
     def total(deviations):
         return deviations.T @ deviations if dense else jnp.sum(deviations**2, 0)
 
     squares = estimates.sum_over_groups(lambda energy: jax.grad(energy)(position) - mean, 0, count, size, dim, total)
-    return squares / count * _of_single_rows(plate.size, size)
+    return squares / count * of_single_rows(plate.size, size)
 
 
 def learn(
@@ -86,21 +101,30 @@ def learn(
     rows, infinite = estimates.plate.size, jnp.asarray(jnp.inf, position.dtype)
     if isinstance(kind, Diagonal):
         covariance = jnp.diagonal(covariance) if covariance.ndim == 2 else covariance
-        signs = random.rademacher(key, (PROBES, position.size), position.dtype)
-        prior = jax.vmap(lambda z: z * product(estimates.energy_without_rows, position, z))(signs).mean(0)
-        diagonal = 1 / _bounded(covariance / rows + jnp.abs(prior))
+        diagonal = 1 / bounded(covariance / rows + jnp.abs(diagonal_of_priors(estimates, position, key)))
         return Metric(Diagonal.tree_unflatten(None, (diagonal,)), infinite, jnp.sqrt(diagonal))
     prior = jax.vmap(lambda v: product(estimates.energy_without_rows, position, v))(jnp.eye(position.size))
     fisher = covariance / rows + (prior + prior.T) / 2
     # in units of the coordinates' own scales, so that units do not cost digits
-    scale = jax.lax.rsqrt(_bounded(jnp.diagonal(covariance) / rows + jnp.abs(jnp.diagonal(prior))))
+    scale = jax.lax.rsqrt(bounded(jnp.diagonal(covariance) / rows + jnp.abs(jnp.diagonal(prior))))
     values, vectors = jnp.linalg.eigh(fisher * jnp.outer(scale, scale))
-    root = scale[:, None] * vectors * lax.rsqrt(_bounded(jnp.abs(values)))
+    root = scale[:, None] * vectors * lax.rsqrt(bounded(jnp.abs(values)))
     preconditioner, flattest = _corrected(root, estimates, position)
     return Metric(preconditioner, flattest, scale)
 
 
-def _bounded(values):
+def diagonal_of_priors(estimates: Estimates, position: Float[Array, "dim"], key: Array) -> Float[Array, "dim"]:
+    """Curvature of what no row enters, of each coordinate, from a few products (Hutchinson 1990)."""
+
+    def total(number, so_far):
+        z = random.rademacher(random.fold_in(key, number), (TOGETHER, position.size), position.dtype)
+        return so_far + jax.vmap(lambda z: z * product(estimates.energy_without_rows, position, z))(z).sum(0)
+
+    return lax.fori_loop(0, PROBES // TOGETHER, total, jnp.zeros_like(position)) / PROBES
+
+
+def bounded(values):
+    """Curvatures that are no smaller than single precision can tell from the largest."""
     return jnp.maximum(values, SMALLEST**2 * jnp.max(values) + jnp.finfo(values.dtype).tiny)
 
 
@@ -166,7 +190,7 @@ def rates(
     dim, plate = position.size, estimates.plate
     size = estimates.group_size(MIN_GROUPS)
     count = max(2, int(POWER_PASSES * plate.size / size))
-    factor = _of_single_rows(plate.size, size) * (plate.size - plate.batch_size) / max(plate.size - 1, 1)
+    factor = of_single_rows(plate.size, size) * (plate.size - plate.batch_size) / max(plate.size - 1, 1)
     per_batch = factor / plate.batch_size
 
     dense = covariance.ndim == 2
@@ -203,7 +227,7 @@ def rates(
         ratio = jnp.linalg.eigvalsh(root.T @ covariance @ root)[-1] / plate.size / fastest
     else:
         along, total = noise[0][last].mean(), noise[1][:POWER_ITERATIONS].mean()
-        ratio = jnp.maximum(along / fastest, total / (dim * average)) * _of_single_rows(plate.size, size) / plate.size
+        ratio = jnp.maximum(along / fastest, total / (dim * average)) * of_single_rows(plate.size, size) / plate.size
 
     drift = images[-1]
     if dim <= MAX_DENSE:
@@ -223,7 +247,7 @@ def of_rows(plate: Plate) -> float:
     return plate.batch_size * (plate.size - 1) / (plate.size * (plate.size - plate.batch_size))
 
 
-def _of_single_rows(rows: int, size: int) -> float:
+def of_single_rows(rows: int, size: int) -> float:
     """What turns the covariance of groups' means, drawn without replacement, into that of single rows."""
     return size * (rows - 1) / max(rows - size, 1)
 

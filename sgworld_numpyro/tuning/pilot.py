@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Float
 
 from sgworld_numpyro.tuning import flat, warm_start, windows
+from sgworld_numpyro.tuning.dense_looks import DRAWS, DenseLooks
 from sgworld_numpyro.tuning.flat import Rise
 from sgworld_numpyro.tuning.gaussian import FLOOR, Gaussian, least_rise, root_of_inverse
-from sgworld_numpyro.tuning.looks import CHAINS, DRAWS, POOL, Looks
+from sgworld_numpyro.tuning.looks import CHAINS, POOL
 from sgworld_numpyro.tuning.step_size import Discretisation
 
 LOOKS = 0.01, 0.02, 0.035, 0.055, 0.08, 0.12, 0.18, 0.27, 0.4, 0.55, 0.75, 1.0  # parts of a descent
@@ -73,10 +74,10 @@ class Pilot(NamedTuple):
 
 
 def explore(
-    looks: Looks,
+    looks: DenseLooks,
     starts: Float[np.ndarray, "chains dim"],
     discretisation: Discretisation,
-    budget: float,
+    warmup: float,
     say: Callable[[str], None],
 ) -> Pilot:
     """Find the posterior's bulk.
@@ -85,7 +86,7 @@ def explore(
         looks: at the model's data.
         starts: of the descents.
         discretisation: what decides the bias of the window's chains.
-        budget: passes of windows.
+        warmup: passes of the run's warm-up, as many as windows may take, if that is more than ``BUDGET``.
         say: is told what is done.
     """
     rng = np.random.default_rng(0)
@@ -127,7 +128,7 @@ def explore(
         return found
     say("looking for the bulk")
     start, starts = _best_on_path(looks, path[:, np.argsort(heights)[:2]], mode, rng)
-    return windows.move(looks, found, start, starts, discretisation, budget, say)
+    return windows.move(looks, found, start, starts, discretisation, max(BUDGET, warmup), say)
 
 
 def _tempered(gaussian, temperature):

@@ -1,4 +1,4 @@
-"""Tuning at the mode: one after the other, what may be traced, for data without values and very many dimensions."""
+"""Tuning at the mode: one after the other, what may be traced, for data without values and at temperature 0."""
 
 from functools import partial
 

@@ -3,10 +3,10 @@
 import numpy as np
 
 from sgworld_numpyro.tuning.curvature import Rates
-from sgworld_numpyro.tuning.looks import Looks
+from sgworld_numpyro.tuning.dense_looks import DenseLooks
 
 
-def rates_at(looks: Looks, at, hessians, anchor, root, temperature: float, narrow: bool) -> Rates:
+def rates_at(looks: DenseLooks, at, hessians, anchor, root, temperature: float, narrow: bool) -> Rates:
     """What decides the bias of chains in a metric, averaged over draws of the posterior.
 
     Args:

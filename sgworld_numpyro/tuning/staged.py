@@ -12,9 +12,15 @@ from jaxtyping import Float
 
 from sgworld_numpyro.chain.binding import Binding
 from sgworld_numpyro.gradients import Anchor
-from sgworld_numpyro.tuning import choice, flat, pilot
+from sgworld_numpyro.tuning import choice, flat, many_dimensions, pilot
+from sgworld_numpyro.tuning.choice import Choice
+from sgworld_numpyro.tuning.curvature import MAX_DENSE
+from sgworld_numpyro.tuning.dense_looks import DenseLooks
+from sgworld_numpyro.tuning.diagonal_looks import DiagonalLooks
 from sgworld_numpyro.tuning.flat import Rise
-from sgworld_numpyro.tuning.looks import CHAINS, Looks
+from sgworld_numpyro.tuning.looks import CHAINS
+from sgworld_numpyro.tuning.many_dimensions import Bulk
+from sgworld_numpyro.tuning.pilot import Pilot
 from sgworld_numpyro.tuning.plan import Plan
 from sgworld_numpyro.tuning.report import Report, Tuning, in_report
 
@@ -72,19 +78,29 @@ def _digest(given):
 
 
 def _learn(plan, binding, init_strategy, given, num_warmup, check, say):
-    looks = Looks(binding, SEED)
+    dense = plan.target.dim <= MAX_DENSE
+    looks = DenseLooks(binding, SEED) if dense else DiagonalLooks(binding, SEED)
     given = {name: _of_chains(values) for name, values in given.items()} if given else None
     starts = looks.initial_positions(init_strategy, SEED, given)
     check(starts[0])
-    found = pilot.explore(looks, starts, plan.window_law, max(pilot.BUDGET, num_warmup), say)
-    say("choosing the step")
-    there_is_one = found.finite and found.rise.nats >= flat.RISE
-    chosen = choice.choose(plan, looks, found) if there_is_one else choice.nothing(plan)
+    warmup = num_warmup * (plan.steps or plan.default_steps) / plan.window_law.batches
+    found, chosen = _found_and_chosen(plan, looks, starts, warmup, say)
     anchor = Anchor(*(jnp.asarray(np.asarray(x, looks.dtype)) for x in (found.mean, looks.gradient(found.mean))))
     preconditioner = chosen.preconditioner if plan.learns_preconditioner else None
     numbers = _numbers(plan, found, chosen, looks)
     tuning = Tuning(preconditioner, anchor, numbers, chosen.gradient, chosen.steps)
     return Learnt(tuning, np.asarray(found.draws, looks.dtype), found.rise)
+
+
+def _found_and_chosen(plan, looks, starts, warmup, say) -> tuple[Pilot | Bulk, Choice]:
+    """Where the posterior is, and what a run samples it with."""
+    way: Any = pilot.explore if isinstance(looks, DenseLooks) else many_dimensions.explore
+    found = way(looks, starts, plan.window_law, warmup, say)
+    say("choosing the step")
+    if not (found.finite and found.rise.nats >= flat.RISE):
+        return found, choice.nothing(plan)
+    choose: Any = choice.choose if isinstance(looks, DenseLooks) else many_dimensions.choose
+    return found, choose(plan, looks, found)
 
 
 def _of_chains(values):

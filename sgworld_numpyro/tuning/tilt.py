@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sgworld_numpyro.subsampling import FullBatch
-from sgworld_numpyro.tuning.looks import DRAWS, Looks
+from sgworld_numpyro.tuning.dense_looks import DRAWS, DenseLooks
 from sgworld_numpyro.tuning.step_size import Discretisation, bias_curve
 
 FLATTEST = 0.01  # of the median curvature, below which directions count as that flat
@@ -43,7 +43,7 @@ class Places(NamedTuple):
 
 
 def places_at(
-    looks: Looks,
+    looks: DenseLooks,
     draws: Float[np.ndarray, "draws dim"],
     anchor: Float[np.ndarray, "dim"],
     root: Float[np.ndarray, "dim dim"],

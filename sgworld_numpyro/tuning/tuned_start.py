@@ -32,7 +32,6 @@ from sgworld_numpyro.subsampling import (
     WithReplacement,
 )
 from sgworld_numpyro.tuning.choice import default_estimators
-from sgworld_numpyro.tuning.curvature import MAX_DENSE
 from sgworld_numpyro.tuning.flat import Rise
 from sgworld_numpyro.tuning.looks import reshuffles
 from sgworld_numpyro.tuning.plan import Plan
@@ -129,9 +128,9 @@ def scheme_of_known_law(scheme: SubsamplingScheme, plate: Plate) -> NamedScheme:
 
 
 def may_be_staged(plan: Plan, arguments: Arguments) -> bool:
-    """Whether tuning can be driven from Python: data that have values, a dense metric, a posterior to sample."""
+    """Whether tuning can be driven from Python: data that have values, a posterior to sample."""
     known = not any(map(is_traced, arguments.leaves))
-    return known and plan.target.dim <= MAX_DENSE and plan.temperature > 0
+    return known and plan.temperature > 0
 
 
 def start_near_the_mode(plan: Plan, arguments: Arguments, state: SGState, rng_key: Array) -> tuple[SGState, Rise]:

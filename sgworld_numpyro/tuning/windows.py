@@ -9,8 +9,10 @@ from jax import random
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from sgworld_numpyro.chain.state import SGState
+from sgworld_numpyro.preconditioners import Dense
+from sgworld_numpyro.tuning.dense_looks import DRAWS, DenseLooks
 from sgworld_numpyro.tuning.gaussian import FLOOR, Gaussian, least_rise, root_of_inverse
-from sgworld_numpyro.tuning.looks import CHAINS, DRAWS, POOL, RECORDED, Looks
+from sgworld_numpyro.tuning.looks import CHAINS, POOL, RECORDED
 from sgworld_numpyro.tuning.rates import rates_at
 from sgworld_numpyro.tuning.step_size import Discretisation
 
@@ -41,7 +43,7 @@ class _Window(NamedTuple):
 
 
 def move(
-    looks: Looks,
+    looks: DenseLooks,
     found: Any,
     start: Gaussian,
     starts: Any,
@@ -72,7 +74,8 @@ def move(
         samples = max(1, round(length / passes_each / RECORDED))
         before = state
         for _ in range(4):
-            state, positions = looks.window(engine, before, root, taken, samples)
+            state, positions = looks.window(engine, before, Dense.from_root(looks.cast(root)), taken, samples)
+            positions = positions.astype(float)
             if np.isfinite(positions).all():
                 break
             step_size, smaller = step_size / SMALLER, smaller * SMALLER
@@ -102,7 +105,7 @@ def move(
             smaller, chosen = smaller * shrink, chosen / shrink
         elif trusted:
             break
-        state, step_size = _with_metric(state, root, chosen, friction), chosen
+        state, step_size = with_metric(state, chosen, friction), chosen
         length = 2 * length
     if last is None:
         return _ran_off(found, length)
@@ -143,7 +146,7 @@ def _some(positions, count):
     return flat_ones[np.linspace(0, len(flat_ones) - 1, count).astype(int)]
 
 
-def _with_metric(state: SGState, root, step_size, friction):
+def with_metric(state: SGState, step_size: float, friction: float) -> SGState:
     """Chains in another metric: their velocities are drawn anew by friction, and begin at rest."""
     integrator = state.integrator_state
     nothing = jnp.zeros_like(integrator.velocity)
