@@ -2,7 +2,7 @@
 
 Before the first sample (``staged``): draws of the posterior, roughly (``pilot``, ``windows``), and from curvature and
 noise there what an effective draw costs least with (``choice``), within a tolerance of the bias (``step_size``,
-``tilt``). In very many dimensions no matrix is made (``many_dimensions``); and where data have no values, as in a trace,
-all is learnt at the mode (``procedure``, ``curvature``). Nothing changes afterwards: a preconditioner that followed the
-chain would change its stationary law.
+``tilt``). In very many dimensions no matrix is made (``many_dimensions``); where data have no values, as in a trace,
+all is learnt at the mode (``procedure``, ``curvature``). Nothing changes afterwards: a preconditioner that followed
+the chain would change its stationary law.
 """

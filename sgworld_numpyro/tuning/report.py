@@ -88,7 +88,8 @@ class Report(NamedTuple):
     - **minibatch_cost**, **control_variate_cost** - the same with either estimator, where both were tried.
     - **modes** - others than the lowest, as low as it, that descents ended near; chains start around the lowest.
     - **pilot_r_hat** - of the last window of pilot chains; NaN if none had to run.
-    - **pilot_temperature** - of their worst coordinate, or site in many dimensions, by E[θ_j ∂_jU] = T, and **pilot_temperature_error**; likewise.
+    - **pilot_temperature** - of their worst coordinate, or site in many dimensions, by E[θ_j ∂_jU] = T, and
+      **pilot_temperature_error**; likewise.
     - **window_passes** - that the pilot chains took together.
     - **better_batch_size** - with which an effective draw would cost less, and **gain** - by what factor; NaN if the
       batch size is as good as any, and in a state: ``tuning_report`` looks for it.
