@@ -38,7 +38,7 @@ def write_json(path, numbers):
         path.write_text(json.dumps(numbers, indent=2) + "\n")
 
 
-def save_run(path, mcmc, reference, extrapolation=None, **labels):
+def save_run(path, mcmc, reference, extrapolation=None, law=None, **labels):
     """Save draws as netCDF; ``posterior.attrs`` holds the settings and, as JSON, the moments to compare with.
 
     Args:
@@ -46,10 +46,14 @@ def save_run(path, mcmc, reference, extrapolation=None, **labels):
         mcmc: a finished run.
         reference: "source", and "mean" and "covariance" of the flat position: sites in alphabetical order.
         extrapolation: an ``Extrapolation`` of the same kernel, for ``how_biased_by_step_size``.
+        law: mean and covariance of the chain's own exact law, where it is known.
         labels: coords and dims for ArviZ.
     """
     data = to_inference_data(mcmc, **labels)
     data["posterior"].attrs["reference"] = json.dumps(reference)
     if extrapolation is not None:
         data["posterior"].attrs["extrapolation"] = extrapolation.to_json()
+    if law is not None:
+        mean, covariance = law
+        data["posterior"].attrs["law"] = json.dumps({"mean": mean.tolist(), "covariance": covariance.tolist()})
     data.to_netcdf(path)

@@ -15,12 +15,19 @@ from tests.runs import run
 README = Path(__file__).parents[1] / "README.md"
 
 
+def cells_of(page):
+    """The code of a page's cells, without their options."""
+    cells = re.findall(r"^```{code-cell} python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [re.sub(r"^:.*\n", "", cell, flags=re.MULTILINE) for cell in cells]
+
+
 def run_page(name):
-    """What the one block of code of a page in docs/ leaves behind, by name."""
+    """What the cells of a page in docs/ leave behind, by name."""
     page = README.with_name("docs") / name
-    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     names: dict = {}
-    exec(compile(block, str(page), "exec"), names)
+    for cell in cells_of(page):
+        exec(compile(cell, str(page), "exec"), names)
+    assert names
     return names
 
 
@@ -43,14 +50,11 @@ def test_readme_examples_run(capsys):
     assert "nats a pass" in currents
 
 
-def test_contributing_examples_run(capsys):
-    contributing = README.with_name("CONTRIBUTING.md")
-    names: dict = {}
-    blocks = re.findall(r"```python\n(.*?)```", contributing.read_text(encoding="utf-8"), re.DOTALL)
-    for block in blocks:
-        exec(compile(block, str(contributing), "exec"), names)
-    (promised,) = re.findall(r"  # (.* of order .*)$", "\n".join(blocks), re.MULTILINE)
-    assert capsys.readouterr().out.splitlines()[-1] == promised
+def test_the_page_on_extending_runs(capsys):
+    names = run_page("extending.md")
+    text = README.with_name("docs").joinpath("extending.md").read_text(encoding="utf-8")
+    (promised,) = re.findall(r"  # (.* of order .*)$", text, re.MULTILINE)
+    assert promised in capsys.readouterr().out.splitlines()
     problem = anisotropic_mean(20)
     kernel = SGWORLD(problem.model, 1e-5, subsampling=names["Systematic"](), integrator=names["HeavyBall"]())
     mcmc = run(kernel, *problem.data, num_warmup=10, num_samples=10)
@@ -85,11 +89,7 @@ def test_the_page_on_samplers_runs(capsys):
 
 
 def test_the_page_on_models_runs():
-    page = README.with_name("docs") / "models.md"
-    likelihood, block = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert "subsample_size=100" in likelihood
-    names: dict = {}
-    exec(compile(block, str(page), "exec"), names)
+    names = run_page("models.md")
     mean = np.asarray(names["mcmc"].get_samples()["mean"])
     assert abs(mean.mean() - float(names["y"].mean())) < 5 / 50**0.5
 
