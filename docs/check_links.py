@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+LOADED = ("stylesheet", "preload", "icon", "shortcut icon")  # kinds of <link>; others only name an address
+
 
 class Page(HTMLParser):
     """What a page links to, what it loads, and the places in it that can be linked to."""
@@ -24,11 +26,7 @@ class Page(HTMLParser):
             self.links.append(found["href"])
         if found.get("src"):
             self.loaded.append(found["src"])
-        if (
-            tag == "link"
-            and found.get("href")
-            and found.get("rel") in ("stylesheet", "preload", "icon", "shortcut icon")
-        ):
+        if tag == "link" and found.get("href") and found.get("rel") in LOADED:
             self.loaded.append(found["href"])
 
 

@@ -47,10 +47,7 @@ toc_object_entries_show_parents = "hide"
 nitpicky = True
 nitpick_ignore = [("py:class", "sgworld_numpyro.model.target.Target")]  # a model as the engine sees it: internal
 nitpick_ignore_regex = [
-    (
-        "py:class",
-        r"'.*|jaxtyping\..*",
-    ),  # "chain draw dim" in an annotation is a shape, no name; nor has jaxtyping pages
+    ("py:class", r"'.*|jaxtyping\..*"),  # "chain draw dim" in an annotation is a shape; jaxtyping has no inventory
 ]
 
 # Names of other packages, in inventories kept as text: the build asks no network.

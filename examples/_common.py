@@ -12,7 +12,7 @@ def parse(description, argv, add_options=None):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where files go")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to FILE as well")
-    parser.add_argument("--quick", action="store_true", help="a few seconds, with large Monte Carlo errors")
+    parser.add_argument("--quick", action="store_true", help="for tests: less data, fewer draws, large errors")
     parser.add_argument("--seed", type=int, default=0)
     if add_options is not None:
         add_options(parser)

@@ -219,7 +219,8 @@ def print_currents(currents):
 def print_table(biases):
     print(
         "\nDraws at ends of passes. Errors: bootstrap over chains, which also removes the bias of finite samples.\n"
-        "z = (measured - exact) / error, for the covariance that of its squared error; <: not resolved, 2 errors.\n"
+        "z = (measured - exact) / error, for the covariance that of its squared error. <: upper limit, 2 errors; as many\n"
+        "gradients do not tell the bias from none.\n"
     )
     print(f"{'':20}{'KL(chain || posterior), nats':^37}   {'relative covariance error, %':^33}")
     columns = f"{'measured':>19}{'exact':>10}{'z':>8}   {'measured':>15}{'exact':>10}{'z':>8}"
@@ -227,13 +228,14 @@ def print_table(biases):
     for pass_time, row in biases.items():
         print()
         for name, (kl, squared) in row.items():
+            seen = f"{kl.measured:.1e} ± {kl.error:.1e}" if kl.resolved else f"< {kl.limit:.1e}"
             if squared.resolved:
                 root = np.sqrt(squared.measured)
                 measured = f"{100 * root:.2f} ± {100 * squared.error / (2 * root):.2f}"
             else:
                 measured = f"< {100 * np.sqrt(squared.limit):.2f}"
             print(
-                f"{pass_time:6g}  {name:<12}{kl.measured:9.1e} ± {kl.error:.1e}{kl.exact:10.1e}{kl.z:+8.1f}"
+                f"{pass_time:6g}  {name:<12}{seen:>19}{kl.exact:10.1e}{kl.z:+8.1f}"
                 f"   {measured:>15}{100 * np.sqrt(squared.exact):10.2g}{squared.z:+8.1f}"
             )
 

@@ -850,7 +850,7 @@ def test_what_was_chosen_is_readable():
     assert f"{float(report.step_size):.3g}" in str(tuning_report(mcmc))
     assert tuning_report(mcmc).step_size == report.step_size
     assert f"<td>{float(report.step_size):.3g}</td>" in tuning_report(mcmc)._repr_html_()
-    assert "predicted bias" in kernel.get_diagnostics_str(mcmc.last_state)
+    assert f"h {float(report.step_size):.1e}, T " in kernel.get_diagnostics_str(mcmc.last_state)
     attrs = to_inference_data(mcmc)["posterior"].attrs
     assert attrs["step_size"] == pytest.approx(float(report.step_size))
     assert attrs["friction"] == pytest.approx(float(report.friction))

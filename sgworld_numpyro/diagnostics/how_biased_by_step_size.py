@@ -4,8 +4,8 @@ Measured: the error of the covariance, where there is ``posterior.attrs["referen
 of the run's chain on a Gaussian posterior with the reference's covariance whose rows all have the same Hessian. What
 governs it is R h λ, the time that a pass over the data takes in units of the fastest relaxation: R batches a pass, step
 size h, λ the largest eigenvalue of the preconditioned posterior precision; for kinetic integrators R h √λ, and γ/√λ.
-Where the chain's own law is known, rows as they are, ``posterior.attrs["law"]``, {"mean", "covariance"} as JSON, takes the
-place of that theory.
+Where the chain's own law is known, rows as they are, ``posterior.attrs["law"]``, {"mean", "covariance"} as JSON, takes
+the place of that theory.
 Half the step: ``posterior.attrs["extrapolation"] = extrapolate(kernel, ...).to_json()``. The bias that tuning predicted
 is in the attributes of a tuned run.
 """
@@ -93,7 +93,9 @@ def _by_theory(run, predicted, tolerance, quick, notes):
     """
     missing = [key for key in NEEDED if key not in run.attrs]
     if missing:
-        raise CannotTell(f"posterior.attrs lacks {', '.join(missing)}; save_run of examples/_common.py stores them")
+        raise CannotTell(
+            f"posterior.attrs lacks {', '.join(missing)}; sgworld_numpyro.to_inference_data(mcmc) stores them"
+        )
     reference = reference_of(run)
     if float(run.attrs.get("temperature", 1.0)) != 1.0:
         raise CannotTell(f"at temperature {run.attrs['temperature']:g} the chain is not meant to sample the posterior")

@@ -86,9 +86,7 @@ def _one_pass(attrs) -> str:
     sizes = " or ".join(map(str, subsampling.dividing_batch_sizes(subsampling.Plate("rows", rows, batch))))
     if sizes:
         return f" With a batch size that divides the {rows} rows, such as {sizes}, the period is one pass."
-    return (
-        f" No batch size near {batch} divides the {rows} rows: without {rows % batch} of them the period is one pass."
-    )
+    return f" No batch size near {batch} divides the {rows} rows: leave {rows % batch} out, and the period is one pass."
 
 
 def period_ends(data: Any) -> Any:
