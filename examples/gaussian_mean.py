@@ -219,8 +219,8 @@ def print_currents(currents):
 def print_table(biases):
     print(
         "\nDraws at ends of passes. Errors: bootstrap over chains, which also removes the bias of finite samples.\n"
-        "z = (measured - exact) / error, for the covariance that of its squared error. <: upper limit, 2 errors; as many\n"
-        "gradients do not tell the bias from none.\n"
+        "z = (measured - exact) / error, for the covariance that of its squared error. <: upper limit, 2 errors; so\n"
+        "many gradients do not tell the bias from none.\n"
     )
     print(f"{'':20}{'KL(chain || posterior), nats':^37}   {'relative covariance error, %':^33}")
     columns = f"{'measured':>19}{'exact':>10}{'z':>8}   {'measured':>15}{'exact':>10}{'z':>8}"

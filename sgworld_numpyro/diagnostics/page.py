@@ -20,7 +20,7 @@ td:nth-child(2) { font-weight: 600; white-space: nowrap; }
 pre { background: #f6f6f6; padding: .8rem 1rem; overflow-x: auto; font-size: .85rem; line-height: 1.4; }
 figure { margin: 1rem 0; overflow-x: auto; }
 img { max-width: 100%; height: auto; display: block; }
-@media (max-width: 40rem) { img { max-width: none; width: 44rem; } }  /* scrolled, and not shrunk until nothing is legible */
+@media (max-width: 40rem) { img { max-width: none; width: 44rem; } }  /* scrolled, not shrunk */
 .run, .note { color: #555; }
 .good { color: #00664b; } .bad { color: #a33c00; }
 td:nth-child(2) span { display: block; font-weight: 400; }
