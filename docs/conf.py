@@ -30,6 +30,7 @@ nb_merge_streams = True
 nb_execution_show_tb = True
 os.environ["JAX_PLATFORMS"] = "cpu"  # pages show the same on every machine
 os.environ["CI"] = "1"  # NumPyro shows no progress bar then
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # the widgets of a bar that is not shown
 
 # The reference: docstrings in Google style, types where a reader looks for them, in the signature.
 napoleon_google_docstring = True
@@ -98,6 +99,7 @@ html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
     "navigation_with_keys": False,
+    "navbar_persistent": [],  # the search is in the sidebar
 }
 copybutton_exclude = ".linenos, .gp, .go"
 
