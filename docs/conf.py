@@ -104,13 +104,26 @@ html_theme_options = {
 copybutton_exclude = ".linenos, .gp, .go"
 
 
+PROPERTIES = ("property", "attribute")
+
+
+def hide_colons(app, what, name, obj, options, lines):
+    """Of a property napoleon takes what comes before a colon for its type; two colons it leaves alone."""
+    if what in PROPERTIES and lines:
+        lines[0] = lines[0].replace(": ", ":: ")
+
+
+def as_plain_text(app, what, name, obj, options, lines):
+    """In docstrings |x| is a modulus, and not a substitution of reStructuredText."""
+    if what in PROPERTIES:
+        lines[:] = [line.replace(":: ", ": ") for line in lines]
+    for number, line in enumerate(lines):
+        parts = re.split(r"(``.*?``)", line)
+        parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+        lines[number] = "".join(parts)
+
+
 def setup(app):
-    """Docstrings are plain text: |x| in them is a modulus, and not a substitution of reStructuredText."""
-
-    def escape(app, what, name, obj, options, lines):
-        for number, line in enumerate(lines):
-            parts = re.split(r"(``.*?``)", line)
-            parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
-            lines[number] = "".join(parts)
-
-    app.connect("autodoc-process-docstring", escape)
+    """Napoleon comes between the two."""
+    app.connect("autodoc-process-docstring", hide_colons, priority=400)
+    app.connect("autodoc-process-docstring", as_plain_text, priority=600)
