@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import sgworld_numpyro
+from docs.check_links import faults
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -63,3 +64,27 @@ def test_every_page_is_on_the_site():
     """In a table of contents; Sphinx says so too, but only where it is installed."""
     index = (DOCS / "index.md").read_text(encoding="utf-8")
     assert {page.stem for page in DOCS.glob("*.md")} - {"index"} <= set(re.findall(r"^[\w/]+$", index, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("written", "fault"),
+    [
+        ('<a href="there.html#place">', None),
+        ('<a href="https://elsewhere.org/">', None),  # a link may lead elsewhere
+        ('<img src="data:image/png;base64,AAAA">', None),
+        ('<a href="nowhere.html">', "links to nowhere.html, which is not there"),
+        ('<a href="there.html#nothing">', "links to there.html#nothing, which has no such place"),
+        ('<script src="https://elsewhere.org/mathjax.js">', "which is not in the site"),
+        ('<link rel="stylesheet" href="missing.css">', "loads missing.css"),
+    ],
+)
+def test_links_that_lead_nowhere_are_found(written, fault, tmp_path):
+    (tmp_path / "there.html").write_text('<h1 id="place">')
+    (tmp_path / "here.html").write_text(written)
+    found = faults(tmp_path)
+    assert len(found) == (fault is not None)
+    assert all(fault in one for one in found)
+
+
+def test_a_site_without_pages_is_a_fault(tmp_path):
+    assert faults(tmp_path)
