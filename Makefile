@@ -5,10 +5,12 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+DOCS_ARGS ?=
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 
 # Figures are drawn to files: no display is needed.
 export MPLBACKEND := Agg
@@ -34,7 +36,7 @@ endef
 export SAME_VERSION_CHECK
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench accuracy clean check-python
+.PHONY: help install demo test lint docs bench accuracy clean check-python
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -42,7 +44,7 @@ help: ## print this help
 	@echo "Variables, given as NAME=value after the target:"
 	@echo "  PYTHON=$(PYTHON)  the interpreter to build on, 3.11 or newer"
 	@echo "  VENV=$(VENV)  where its virtual environment lies"
-	@echo "  PYTEST_ARGS, DEMO_ARGS, BENCH_ARGS  passed on, as in  make test PYTEST_ARGS='-n 2 -k resume'"
+	@echo "  PYTEST_ARGS, DEMO_ARGS, DOCS_ARGS, BENCH_ARGS  passed on, as in  make test PYTEST_ARGS='-n 2 -k resume'"
 
 install: $(STAMP) ## set up the virtual environment; the targets below do it by themselves
 
@@ -56,6 +58,10 @@ lint: $(STAMP) ## check style, format and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+docs: $(DOCS_STAMP) ## build the site in build/site, run its pages and check its links; no network
+	$(PY) -m sphinx -W -n --keep-going -q -d build/doctrees $(DOCS_ARGS) docs build/site
+	$(PY) docs/check_links.py build/site
 
 bench: $(STAMP) ## measure speed
 	$(PY) benchmarks/speed.py $(BENCH_ARGS)
@@ -85,3 +91,7 @@ $(STAMP): pyproject.toml | check-python
 	@echo "installing into $(VENV): a few minutes the first time"
 	@$(PIP) install -e '.[dev]'
 	@touch $(STAMP)
+
+$(DOCS_STAMP): $(STAMP)
+	@$(PIP) install -e '.[docs]'
+	@touch $(DOCS_STAMP)

@@ -472,10 +472,10 @@ def draw(path, curves, studies):
     """Two panels of exact divergences, one of sampled biases."""
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, 3, figsize=(14, 6), width_ratios=(1, 1, 1.1), layout="constrained")
+    figure, panels = plt.subplots(1, 3, figsize=(14, 6.4), width_ratios=(1, 1, 1.1), layout="constrained")
     titles = {
-        "mean": "Gaussian mean, exact (none with control variates)",
-        "regression": "misspecified linear regression, exact",
+        "mean": "Gaussian mean, exact\n(control variates: no bias)",
+        "regression": "misspecified linear regression, exact\n(points: orders sampled; arrows: limits)",
     }
     for axes, (key, title) in zip(panels[:2], titles.items(), strict=True):
         for name, configuration in CONFIGURATIONS.items():
@@ -510,16 +510,17 @@ def draw(path, curves, studies):
         label = f"{found.posterior.name}, mixing {found.mixing:g}"
         axes.plot([], [], markers[number], color="0.3", ms=5, label=label)
     ticks = (0.01, 0.02, 0.05, 0.1, 0.2)
-    axes.set(xscale="log", xlim=(0.008, 0.4), xlabel="rms bias of means and sds, posterior sds; open: limit")
+    axes.set(xscale="log", xlim=(0.008, 0.4), xlabel="rms bias of means and sds, in posterior sds")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_yticks(range(len(names)), names)
-    axes.set_title("logistic regressions, sampled")
+    axes.set_title("logistic regressions, sampled\n(open: upper limit)")
     axes.invert_yaxis()
     axes.grid(axis="x", color="0.92", lw=0.6)
     axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.12))
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
+    figure.text(0.995, 0.01, "i.i.d.: each minibatch drawn independently", fontsize=9, ha="right")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

@@ -5,6 +5,7 @@ import numpy as np
 from matplotlib.patches import Ellipse
 from matplotlib.transforms import Affine2D
 
+SHOWN = ("SGLD", "SGWORLD")  # whose draws are; those of a third would hide them
 SIGNIFICANT = 0.01  # p-value of the whole field of currents
 STYLES = {
     "SGLD": {"color": "#D55E00", "marker": "o"},
@@ -22,7 +23,7 @@ def draw(path, bias, posteriors, flows, shown):
             tolerance, and the tolerance.
         posteriors: draws of each method, from the posterior mean, and the posterior covariance.
         flows: for each of two methods a ``VelocityField`` and the entropy production. Their arrows have one scale, the
-            probability that flows per pass and unit length.
+            probability that flows per pass and unit length, and one key.
         shown: R h λ of the draws.
     """
     draws, covariance = posteriors
@@ -33,6 +34,7 @@ def draw(path, bias, posteriors, flows, shown):
     longest = max(np.nanmax(np.hypot(*flow.current)) for flow, _ in flows.values())
     for axis, (name, (flow, production)) in zip(axes[1], flows.items(), strict=True):
         draw_current(axis, name, flow, production, longest, reach)
+    draw_key(axes[1, 1], longest, 0.8 * reach)
     figure.savefig(path, dpi=160)
     plt.close(figure)
 
@@ -52,6 +54,7 @@ def draw_bias(axis, grid, curves, biases, allowed, tolerance):
                 x, limit = pass_time * apart[name], np.sqrt(squared.limit)
                 axis.errorbar(x, limit, limit / 3, uplims=True, ms=4.5, mfc="w", lw=0.8, **style)
     axis.axhline(tolerance, color="0.3", lw=0.8, ls=":")
+    axis.text(2.4, tolerance, f"{100 * tolerance:g} %", color="0.3", fontsize=9, ha="right", va="bottom")
     axis.set(xscale="log", yscale="log", xlim=(0.025, 2.5), ylim=(2e-5, 2))
     axis.set(xlabel=r"step size, as time per pass over the data, $R\,h\,\lambda$")
     axis.set(ylabel="relative error of the covariance")
@@ -63,7 +66,7 @@ def draw_posteriors(axis, draws, covariance, reach, shown):
     widths = {"SGLD": 1.8, "SGWORLD": 3.6, "SGWORLD+LM": 1.8}
     for name, offset in draws.items():
         color, flat = STYLES[name]["color"], offset.reshape(-1, 2)
-        if name != "SGWORLD":  # its draws would hide those of the other two
+        if name in SHOWN:
             axis.plot(*flat[:: max(len(flat) // 1000, 1)].T, ".", ms=3, alpha=0.5, color=color, mew=0, zorder=0)
         draw_contours(axis, np.cov(flat.T), ec=color, lw=widths[name])
         axis.plot([], [], color=color, lw=widths[name], label=name)
@@ -79,7 +82,7 @@ def draw_current(axis, name, flow, production, longest, reach):
     axis.pcolormesh(flow.x, flow.y, flow.density.T, cmap="Greys", vmax=2 * np.nanmax(flow.density), shading="gouraud")
     x, y = np.meshgrid(flow.x, flow.y, indexing="ij")
     significant = flow.p_value <= SIGNIFICANT
-    arrows = axis.quiver(
+    axis.quiver(
         x,
         y,
         *flow.current,
@@ -87,15 +90,25 @@ def draw_current(axis, name, flow, production, longest, reach):
         alpha=1.0 if significant else 0.3,
         angles="xy",
         pivot="mid",
-        scale=longest / (1.5 * (flow.x[1] - flow.x[0])),
+        scale=longest / (0.18 * reach),
         scale_units="xy",
         width=0.007,
     )
-    axis.quiverkey(arrows, 0.8, 0.06, longest, f"{longest:.2g}", labelpos="E", coordinates="axes")
     square(axis, 0.8 * reach)
-    rate = f"{production.measured:.4f} ± {production.error:.4f} nats a pass"
-    axis.set_title(
-        f"{name}: probability current, p = {flow.p_value:.2g} over the field\n{rate}", fontsize=9, loc="left"
+    seen = "circulates" if significant else "nothing beyond chance"
+    rate = f"entropy production {production.measured:.4f} ± {production.error:.4f} nats a pass"
+    axis.set_title(f"{name}, probability current: {seen} (p = {flow.p_value:.2g})\n{rate}", fontsize=9, loc="left")
+
+
+def draw_key(axis, longest, reach):
+    """What the length of an arrow means, in either panel."""
+    length = 0.18 * reach / 0.8
+    x, y = 0.45 * reach, -0.88 * reach
+    axis.annotate(
+        "", (x + length, y), (x, y), arrowprops={"arrowstyle": "-|>", "color": "k", "shrinkA": 0, "shrinkB": 0}
+    )
+    axis.text(
+        x - 0.03 * reach, y, f"{longest:.2g} a pass and length,\nin both panels", fontsize=8, ha="right", va="center"
     )
 
 

@@ -61,7 +61,7 @@ def draw_calibration(path, means, labels):
         axes.errorbar(bins[seen, 0], bins[seen, 1], error[seen], color=color, marker="o", ms=3.5, lw=1.2, label=name)
     axes.set(xlabel="confidence, mean of the bin", ylabel="accuracy − confidence")
     axes.set_title("above the line: too cautious; below: too sure. Bins of 10 digits or more", fontsize=9, loc="left")
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(frameon=False, fontsize=9, ncols=3, loc="outside lower center")
     _bare(axes)
     _save(figure, path)
 
@@ -109,7 +109,7 @@ def draw_weights(path, shown):
     for name, row in zip(methods, panels, strict=True):
         for number, axes in enumerate(row):
             for chain, values in enumerate(shown[name]["weight"][..., number]):
-                axes.ecdf(values, color=f"C{chain}", lw=1.2)
+                axes.ecdf(values, color=COLORS[chain % len(COLORS)], lw=1.2)
             axes.set(yticks=[0, 0.5, 1], ylim=(0, 1))
             axes.tick_params(labelsize=7)
             _bare(axes)
@@ -147,7 +147,10 @@ def draw_currents(path, draws, found, probability_current, bins=11):
             )
         axes.set(aspect="equal", xlabel=f"PC {plane[0] + 1}, sds", ylabel=f"PC {plane[1] + 1}, sds")
         axes.set_title(f"{name}: circulation p = {area.p_value:.3f}", fontsize=10, loc="left")
-    figure.suptitle("probability currents over the density; orange: beyond two errors", fontsize=10)
+    figure.suptitle(
+        "probability currents over the density, each panel's longest arrow alike; orange: beyond two errors",
+        fontsize=10,
+    )
     _save(figure, path)
 
 
@@ -171,7 +174,8 @@ def draw_theorem(path, found, lengths):
         else:
             axes.text(0.5, 0.5, "too few reversals", transform=axes.transAxes, ha="center")
         axes.set(xlabel="σ, nats", ylabel="ln P(σ) / P(−σ)")
-        axes.set_title(name, fontsize=10, loc="left")
+        slope, error = theorems.slope[0], theorems.slope_error[0]
+        axes.set_title(f"{name}: slope {slope:.2f} ± {error:.2f} of single draws", fontsize=10, loc="left")
         _bare(axes)
     order = [label for label in (*labels, "slope 1") if label in lines]
     figure.legend(

@@ -28,7 +28,7 @@ def fit(path, data, minimum, sgworld, exact):
         axes.plot(grid, mean - 2 * sd, **style)
         axes.fill_between(grid, mean - 2 * sd, mean + 2 * sd, color=style["color"], alpha=0.08, lw=0)
     axes.set(xlabel="x", ylabel="y")
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(frameon=False, fontsize=9, ncols=4, loc="outside lower center")
     axes.set_title(f"a net of two tanh units; noise of the data {NOISE_SCALE:g}", fontsize=9, loc="left")
     _save(figure, path)
 
@@ -70,8 +70,10 @@ def laws(path, dims, with_replacement, without_replacement):
         low, high = far.min(0) - 0.4 * spread, far.max(0) + 0.4 * spread
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         axes.set_title(title, fontsize=10, loc="left")
-    for axes, place in zip(panels, ("upper left", "upper left"), strict=True):
-        axes.legend(frameon=False, fontsize=8, loc=place)
+    labelled = {}  # once for both panels
+    for axes in panels:
+        labelled |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(labelled.values(), labelled, frameon=False, fontsize=8, ncols=4, loc="outside lower center")
     figure.suptitle("plain SGD: what spreads the weights are the minibatches alone", fontsize=10)
     _save(figure, path)
 
@@ -139,6 +141,9 @@ def currents(path, panels):
         axes.set(aspect="equal", xlim=(-2.4, 2.4), ylim=(-2.4, 2.4), xlabel="first coordinate of the plane, sds")
         axes.set_title(title, fontsize=9, loc="left")
     all_axes[0].set_ylabel("second coordinate, sds")
+    figure.suptitle(
+        "probability currents; panels of one kind share the scale of arrows; pale: may be chance", fontsize=9
+    )
     _save(figure, path)
 
 

@@ -121,11 +121,11 @@ def sample(method, step_size, x, problem, num_chains, num_samples, key):
 
 
 def save(directory, mcmc, name, problem):
-    """The runs to be compared, with the exact posterior."""
+    """The runs to be compared, with the exact posterior and the exact law of their chains."""
     if name not in COMPARED:
         return
     reference = {"source": "exact", "mean": problem.mean.tolist(), "covariance": problem.covariance.tolist()}
-    save_run(directory / SAVED[name], mcmc, reference)
+    save_run(directory / SAVED[name], mcmc, reference, law=exact_law(METHODS[name], SHOWN, problem))
 
 
 def fastest_rate(problem):
@@ -138,11 +138,14 @@ def bias_of(mean, covariance, problem):
     return kl, relative_covariance_error(covariance, problem.covariance) ** 2
 
 
-def exact_bias(method, pass_time, problem):
-    """At the end of a pass, where the chain is recorded."""
+def exact_law(method, pass_time, problem):
+    """Mean and covariance at the end of a pass, where the chain is recorded."""
     step_size = pass_time / (BATCHES * fastest_rate(problem))
-    moments = stationary_moments(problem, method.scheme, method.integrator, step_size, BATCH_SIZE)
-    return bias_of(*moments.period_end, problem)
+    return stationary_moments(problem, method.scheme, method.integrator, step_size, BATCH_SIZE).period_end
+
+
+def exact_bias(method, pass_time, problem):
+    return bias_of(*exact_law(method, pass_time, problem), problem)
 
 
 def measured_bias(draws, exact, problem, rng):
@@ -195,8 +198,7 @@ def measured_current(offset, method, problem):
     From pass to pass the chain is linear: its propagator is (1 − hH)^R, and the noises of passes are independent.
     """
     step_size = SHOWN / (BATCHES * fastest_rate(problem))
-    moments = stationary_moments(problem, method.scheme, method.integrator, step_size, BATCH_SIZE)
-    mean, covariance = moments.period_end
+    mean, covariance = exact_law(method, SHOWN, problem)
     propagator = np.linalg.matrix_power(np.eye(2) - step_size * problem.hessian, BATCHES)
     law = linear_dynamics(mean, propagator, covariance - propagator @ covariance @ propagator.T)
     found = entropy_production(offset)
@@ -217,7 +219,8 @@ def print_currents(currents):
 def print_table(biases):
     print(
         "\nDraws at ends of passes. Errors: bootstrap over chains, which also removes the bias of finite samples.\n"
-        "z = (measured - exact) / error, for the covariance that of its squared error; <: not resolved, 2 errors.\n"
+        "z = (measured - exact) / error, for the covariance that of its squared error. <: upper limit, 2 errors; so\n"
+        "many gradients do not tell the bias from none.\n"
     )
     print(f"{'':20}{'KL(chain || posterior), nats':^37}   {'relative covariance error, %':^33}")
     columns = f"{'measured':>19}{'exact':>10}{'z':>8}   {'measured':>15}{'exact':>10}{'z':>8}"
@@ -225,13 +228,14 @@ def print_table(biases):
     for pass_time, row in biases.items():
         print()
         for name, (kl, squared) in row.items():
+            seen = f"{kl.measured:.1e} ± {kl.error:.1e}" if kl.resolved else f"< {kl.limit:.1e}"
             if squared.resolved:
                 root = np.sqrt(squared.measured)
                 measured = f"{100 * root:.2f} ± {100 * squared.error / (2 * root):.2f}"
             else:
                 measured = f"< {100 * np.sqrt(squared.limit):.2f}"
             print(
-                f"{pass_time:6g}  {name:<12}{kl.measured:9.1e} ± {kl.error:.1e}{kl.exact:10.1e}{kl.z:+8.1f}"
+                f"{pass_time:6g}  {name:<12}{seen:>19}{kl.exact:10.1e}{kl.z:+8.1f}"
                 f"   {measured:>15}{100 * np.sqrt(squared.exact):10.2g}{squared.z:+8.1f}"
             )
 

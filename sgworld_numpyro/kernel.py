@@ -246,14 +246,8 @@ class StochasticGradientKernel(MCMCKernel):
 
     @property
     def is_ensemble_kernel(self) -> bool:
-        """False.
-
-        Where a progress bar shows vectorized chains, NumPyro asks for this after every sample, and for no diagnostics.
-        """
-        state = caller.sample_shown_by_progress_bar()
-        if isinstance(state, SGState):
-            self._progress.look_at(state, partial(self._largest_stable_step_size, state.tuning))
-        return False
+        """False, but to the progress bar, which shows the text of vectorized chains for such kernels only."""
+        return isinstance(caller.sample_shown_by_progress_bar(), SGState)
 
     def refresh(self, state: SGState, model_args, model_kwargs) -> SGState:
         """The state itself: nothing in it that the next sample uses depends on the model's arguments."""
@@ -396,7 +390,7 @@ class StochasticGradientKernel(MCMCKernel):
         return f"{text} on N={here.num_rows} rows, B={here.batch_size}, R={here.batches:g}"
 
     def get_diagnostics_str(self, state: SGState) -> str:
-        """Step size, mean potential energy and number of divergences, for the progress bar."""
+        """Step size h, mean temperature T so far and number of divergences, for the progress bar; of all chains."""
         return self._progress.text(state, partial(self._largest_stable_step_size, state.tuning))
 
     def __getstate__(self):

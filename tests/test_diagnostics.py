@@ -723,6 +723,12 @@ def test_the_page_has_every_verdict_and_figure(saved, tmp_path):
     assert found.keys() == {"run", *diagnostics.QUESTIONS}
     assert page.count("data:image/png;base64,") == len(diagnostics.QUESTIONS)
     assert page.count("http") == 0  # nothing is fetched
+    assert page.count('class="good"') + page.count('class="bad"') == sum(
+        found[name]["holds"] is not None and getattr(module(name), "WANTED", True) is not None
+        for name in found.keys() - {"run"}
+    )
+    assert page.count("<img alt=") == page.count("The verdict: ") == len(diagnostics.QUESTIONS)
+    assert "e^{−σ}" not in page
     assert all(f'href="#{name}"' in page and f'id="{name}"' in page for name in diagnostics.QUESTIONS)
 
 

@@ -191,6 +191,16 @@ def test_sampling_on_held_data_is_compiled_once(options, of_mcmc, monkeypatch, c
     assert compiled() == 0
 
 
+def test_the_bar_of_vectorized_chains_shows_all_of_them_on_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    mcmc = make(SGWORLD(gaussian_mean, 1e-2), 20, num_chains=2, progress_bar=True)
+    mcmc.run(jax.random.key(0), Y)
+    shown = [line for line in capsys.readouterr().err.split("\r") if "h 1.0e-02, T " in line]
+    assert shown
+    assert all(len(line.rstrip()) <= 80 for line in shown)
+    assert mcmc.sampler.is_ensemble_kernel is False  # to everybody else
+
+
 def test_a_run_that_was_interrupted_is_run_again(monkeypatch, compiled):
     """What it has left behind in MCMC is of no consequence."""
     monkeypatch.setattr(chain_data, "HOLD_BYTES", 1)

@@ -26,7 +26,7 @@ from sgworld_numpyro.subsampling import (
     WithReplacement,
     named,
 )
-from sgworld_numpyro.subsampling.stream import stream_offset
+from sgworld_numpyro.subsampling.stream import dividing_batch_sizes, stream_offset, stream_period
 from tests.epochs import assert_fresh, assert_permutations, rows_of
 from tests.tables import SCHEMES, by_name, every_scheme
 
@@ -405,3 +405,16 @@ def test_schemes_satisfy_the_protocols_and_are_values(scheme):
 @given(plates(10_000))
 def test_batches_of_a_plate(plate):
     assert (plate.batches - 1) * plate.batch_size < plate.size <= plate.batches * plate.batch_size
+
+
+@given(st.integers(2, 500), st.integers(1, 500))
+@example(570, 32)
+@example(569, 32)  # a prime
+def test_batch_sizes_that_divide_make_the_period_one_pass(size, batch):
+    batch = min(batch, size)
+    found = dividing_batch_sizes(Plate("rows", size, batch))
+    assert all(stream_period(Plate("rows", size, other)) * other == size for other in found)
+    near = [n for n in range((batch + 1) // 2, min(2 * batch, size) + 1) if size % n == 0]
+    assert bool(found) is bool(near)
+    if near:
+        assert min(abs(n - batch) for n in near) == min(abs(n - batch) for n in found)

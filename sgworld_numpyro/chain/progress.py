@@ -19,7 +19,7 @@ REFRESH_SECONDS = 0.05
 
 
 class Progress(threading.local):
-    """Step size, mean potential energy and number of divergences; and a warning at the first divergence.
+    """Step size, temperature and number of divergences, short beside a bar; and a warning at the first divergence.
 
     Of each thread its own: a kernel may run in several at once.
 
@@ -58,12 +58,12 @@ class Progress(threading.local):
         diverged = self.look_at(state, largest_stable_step_size)
         now = time.monotonic()
         if diverged or now - self._made >= REFRESH_SECONDS:
-            step_size, energy, divergences = jax.device_get(
-                (state.step_size, state.potential_energy, state.divergences)
+            step_size, virials, divergences = jax.device_get(
+                (state.step_size, state.thermometer.virials, state.divergences)
             )
-            self._text = f"step size {step_size:.2e}, potential energy {energy:.4g}, divergences {divergences}"
-            if state.tuning is not None:
-                self._text += f", predicted bias {100 * float(state.tuning.report.predicted_bias):.2g} %"
+            self._text = f"h {np.max(step_size):.1e}, T {np.mean(virials):.2f}"
+            if np.any(divergences):
+                self._text += f", {np.sum(divergences)} diverged"
             self._made = now
         return self._text
 

@@ -9,6 +9,7 @@ Each module named in ``QUESTIONS`` has
   and ``quick`` takes fewer surrogates and grid points.
 - ``table(verdict)``, its numbers as text.
 - ``draw(data, verdict, path)``, its figure. This alone needs matplotlib, which the extra ``figures`` installs.
+- ``WANTED = None``, where neither yes nor no is good news; of the others a yes is.
 """
 
 from importlib import import_module

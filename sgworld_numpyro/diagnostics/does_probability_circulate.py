@@ -13,6 +13,7 @@ from sgworld_numpyro.diagnostics.tables import BLUE, GREY, ORANGE, columns, with
 from sgworld_numpyro.diagnostics.verdicts import Verdict
 from sgworld_numpyro.nonequilibrium import labelled
 
+WANTED = None  # a driven state is a fault of a sampler, and what is looked for in SGD
 SIGNIFICANT = 0.01  # smaller p-value of the two tests, doubled; circulation's 199 surrogates reach 0.005
 SHOWN_PLANES = 8
 BINS = 9

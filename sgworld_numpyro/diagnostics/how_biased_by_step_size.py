@@ -4,6 +4,8 @@ Measured: the error of the covariance, where there is ``posterior.attrs["referen
 of the run's chain on a Gaussian posterior with the reference's covariance whose rows all have the same Hessian. What
 governs it is R h λ, the time that a pass over the data takes in units of the fastest relaxation: R batches a pass, step
 size h, λ the largest eigenvalue of the preconditioned posterior precision; for kinetic integrators R h √λ, and γ/√λ.
+Where the chain's own law is known, rows as they are, ``posterior.attrs["law"]``, {"mean", "covariance"} as JSON, takes
+the place of that theory.
 Half the step: ``posterior.attrs["extrapolation"] = extrapolate(kernel, ...).to_json()``. The bias that tuning predicted
 is in the attributes of a tuned run.
 """
@@ -15,7 +17,7 @@ import numpy as np
 
 from sgworld_numpyro.diagnostics import command
 from sgworld_numpyro.diagnostics.monte_carlo import ROUGH, spread
-from sgworld_numpyro.diagnostics.saved_run import as_run, reference_of
+from sgworld_numpyro.diagnostics.saved_run import as_run, reference_of, stored
 from sgworld_numpyro.diagnostics.stored_extrapolation import (
     Extrapolated,
     draw_extrapolation,
@@ -26,6 +28,7 @@ from sgworld_numpyro.diagnostics.stored_extrapolation import (
 from sgworld_numpyro.diagnostics.tables import BLUE, ORANGE, columns, shortened, with_error
 from sgworld_numpyro.diagnostics.theory import law_of
 from sgworld_numpyro.diagnostics.verdicts import CannotTell, Verdict
+from sgworld_numpyro.linear_gaussian import relative_covariance_error
 from sgworld_numpyro.subsampling import WithReplacement
 
 TOLERANCE = 0.02  # of runs that were not tuned to another one
@@ -90,7 +93,9 @@ def _by_theory(run, predicted, tolerance, quick, notes):
     """
     missing = [key for key in NEEDED if key not in run.attrs]
     if missing:
-        raise CannotTell(f"posterior.attrs lacks {', '.join(missing)}; save_run of examples/_common.py stores them")
+        raise CannotTell(
+            f"posterior.attrs lacks {', '.join(missing)}; sgworld_numpyro.to_inference_data(mcmc) stores them"
+        )
     reference = reference_of(run)
     if float(run.attrs.get("temperature", 1.0)) != 1.0:
         raise CannotTell(f"at temperature {run.attrs['temperature']:g} the chain is not meant to sample the posterior")
@@ -100,12 +105,18 @@ def _by_theory(run, predicted, tolerance, quick, notes):
     grid = np.geomspace(min(0.01, pass_time / 3), min(3, law.batches), GRID if not quick else GRID // 2)
     grid = np.unique(np.append(grid[grid < 2 * law.batches], pass_time))
     curve, compare = law.curve(grid), law.curve(grid, WithReplacement())
-    expected = float(curve[np.searchsorted(grid, pass_time)])
+    own = None if reference is None else stored(run, "law", ("mean", "covariance"))
+    if own is None:
+        expected = float(curve[np.searchsorted(grid, pass_time)])
+    else:
+        expected = float(relative_covariance_error(own["covariance"], reference["covariance"]))
     at_tolerance = _crossing(grid, curve, tolerance)
     allowed = at_tolerance and h * at_tolerance / pass_time
     notes.append(
         "Theory takes the model as right and the rows' Hessians as equal; in a regression those of minibatches differ, "
         "which adds to the bias."
+        if own is None
+        else "The run stores the exact law of its chain. The curve is that of rows as the model expects them."
     )
     measured: Any = None
     uncertainty: Any = None
@@ -128,12 +139,14 @@ def _by_theory(run, predicted, tolerance, quick, notes):
         "measured_error": None if measured is None else uncertainty,
         "measured_limit": uncertainty if measured is None else measured + 2 * uncertainty,
         "theory": expected,
+        "exact": own is not None,
         "pass_time_at_tolerance": at_tolerance,
         "step_size_at_tolerance": allowed,
         "curve": {"pass_time": grid, "own": curve, "with_replacement": compare},
     }
     percent = f"{100 * tolerance:g} %"
-    theory = f"{100 * expected:.2g} % by theory" if np.isfinite(expected) else "unstable by theory"
+    by = "by theory" if own is None else "by its exact law"
+    theory = f"{100 * expected:.2g} % {by}" if np.isfinite(expected) else "unstable by theory"
     would = f"it would be {percent} at step size {allowed:.3g}" if allowed else f"no step size reached {percent}"
     if reference is None:
         said = f"covariance error {theory} at {law.symbol} = {pass_time:.3g}; {would}"
@@ -142,7 +155,8 @@ def _by_theory(run, predicted, tolerance, quick, notes):
             said, worst = f"{_said_of(predicted)}; {said}", predicted
         return numbers, (worst <= SLACK * tolerance, said)
     seen = f"{with_error(100 * measured, 100 * uncertainty)} %" if measured else f"below {100 * uncertainty:.2g} %"
-    said = f"covariance error {seen} at {law.symbol} = {pass_time:.3g}, {theory}; {would}"
+    said = f"covariance error {seen} at {law.symbol} = {pass_time:.3g}, {theory}"
+    said += f"; {would}" if own is None else ""
     beyond = measured is not None and measured - 2 * uncertainty > tolerance
     if beyond or not expected <= SLACK * tolerance:
         return numbers, (False, said)
@@ -185,7 +199,7 @@ def _settings_table(n):
         limit = f"< {n['measured_limit']:.3g}"
         seen = f"{n['measured']:.3g} ± {n['measured_error']:.1g}" if n["measured"] else limit
         rows.append(("relative covariance error, measured", seen))
-    rows.append(("the same by theory", f"{n['theory']:.3g}"))
+    rows.append(("the same by its exact law" if n["exact"] else "the same by theory", f"{n['theory']:.3g}"))
     if n["predicted"] is not None:
         rows.append(("the same as tuning predicted", f"{n['predicted']:.3g}"))
     percent = f"{100 * n['tolerance']:g} %"
@@ -243,6 +257,9 @@ def _draw_theory(axes, n):
         axes.errorbar(n["pass_time"], limit, limit / 3, uplims=True, fmt="o", mfc="w", label=label, **style)
     elif n["predicted"] is None:
         axes.plot(n["pass_time"], n["theory"], "o", mfc="w", label="this run's step size, theory", **style)
+    if n["exact"]:
+        axes.plot(n["pass_time"], n["theory"], "_", ms=16, mew=2, color="k", label="this run, exact law")
+        lowest.append(n["theory"])
     if n["measured_limit"] is not None:
         lowest.append(n["measured_limit"])
     if n["predicted"] is not None:

@@ -57,7 +57,10 @@ def load(path):
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"no file {path}; want a run saved with az.from_numpyro(mcmc).to_netcdf(...)")
+        raise ValueError(
+            f'no file {path}; save a run with sgworld_numpyro.to_inference_data(mcmc).to_netcdf("{path}"), and arrays '
+            "of any other origin with what arviz.from_dict makes of them"
+        )
     try:
         with h5py.File(path) as file:
             groups = list(file)

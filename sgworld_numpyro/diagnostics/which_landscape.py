@@ -16,6 +16,7 @@ from sgworld_numpyro.diagnostics.tables import BLUE, GREEN, ORANGE, columns
 from sgworld_numpyro.diagnostics.verdicts import CannotTell, Verdict
 from sgworld_numpyro.nonequilibrium.moments import jackknife, lagged_moments
 
+WANTED = None  # the posterior's is a sampler's, the effective one what theory promises of SGD
 BEYOND_CHANCE = 3  # standard errors
 NEAR = 0.2  # of the distance between the minima: corrections of second order may move the mean as far
 TOLERANCE = 0.1  # relative, of the variance along an axis

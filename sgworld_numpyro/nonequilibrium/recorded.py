@@ -73,9 +73,20 @@ def check_phases(posterior: xr.Dataset) -> None:
         raise ValueError(
             f"these draws mix {phases} phases of a period of {_text(posterior.attrs['scheme'])}: within a period the "
             "chain is no Markov chain, and each phase has a stationary law of its own. Keep one phase, "
-            f"period_ends(data), or run with steps_per_sample a multiple of the period, {_clock(posterior)[0]} steps. "
-            "A batch size that divides the number of rows makes the period one pass."
+            f"period_ends(data), or run with steps_per_sample a multiple of the period, {_clock(posterior)[0]} steps."
+            f"{_one_pass(posterior.attrs)}"
         )
+
+
+def _one_pass(attrs) -> str:
+    """How the period becomes one pass, where batches run from one pass into the next."""
+    rows, batch = _number(attrs, "num_rows"), _number(attrs, "batch_size")
+    if rows is None or batch is None or rows % batch == 0:
+        return ""
+    sizes = " or ".join(map(str, subsampling.dividing_batch_sizes(subsampling.Plate("rows", rows, batch))))
+    if sizes:
+        return f" With a batch size that divides the {rows} rows, such as {sizes}, the period is one pass."
+    return f" No batch size near {batch} divides the {rows} rows: leave {rows % batch} out, and the period is one pass."
 
 
 def period_ends(data: Any) -> Any:

@@ -8,6 +8,7 @@ from sgworld_numpyro.subsampling.protocol import ContiguousScheme, NamedScheme, 
 from sgworld_numpyro.subsampling.random_reshuffle import RandomReshuffle
 from sgworld_numpyro.subsampling.run_reshuffle import RunReshuffle
 from sgworld_numpyro.subsampling.shuffle_once import ShuffleOnce
+from sgworld_numpyro.subsampling.stream import dividing_batch_sizes
 from sgworld_numpyro.subsampling.symmetric_reshuffle import SymmetricReshuffle
 from sgworld_numpyro.subsampling.with_replacement import WithReplacement
 
@@ -39,6 +40,7 @@ __all__ = [
     "SubsamplingScheme",
     "SymmetricReshuffle",
     "WithReplacement",
+    "dividing_batch_sizes",
     "named",
 ]
 

@@ -20,6 +20,14 @@ def stream_period(plate: Plate) -> int:
     return plate.size // gcd(plate.size, plate.batch_size)
 
 
+def dividing_batch_sizes(plate: Plate) -> tuple[int, ...]:
+    """The batch sizes nearest to B, one on either side and B / 2 to 2 B, that divide N: their periods are one pass."""
+    size, batch = plate.size, plate.batch_size
+    below = next((n for n in range(batch, (batch + 1) // 2 - 1, -1) if size % n == 0), None)
+    above = next((n for n in range(batch, min(2 * batch, size) + 1) if size % n == 0), None)
+    return tuple(sorted({n for n in (below, above) if n is not None}))
+
+
 def stream_offset(steps: Int[Array, "*shape"], plate: Plate) -> tuple[Int[Array, "*shape"], Int[Array, "*shape"]]:
     """Pass in which each step's batch begins, and where in it: divmod(step * B, N).
 

@@ -2,9 +2,9 @@
 
 Four chains descend, go back along their way to where a Gaussian fits best (Pathfinder's idea: Zhang, Carpenter, Gelman
 & Vehtari 2022, JMLR 23, 306), and move in windows that grow, by reshuffled BAOAB. For each the metric is the inverse of
-the mean curvature of each coordinate where they are, as gradients' squares and priors show it, and the step follows
-from curvature and noise there. A network's weights need not agree between chains. So it is energies of groups of rows
-that are compared, and of every site the temperature is asked, E[(θ - c)·∇U] = T for each of its coordinates.
+the mean curvature of each coordinate where they are, as gradients' squares and priors show it, and curvature and noise
+there decide the step. A network's weights need not agree between chains. So it is energies of groups of rows that are
+compared, and of every site the temperature is asked, E[(θ - c)·∇U] = T for each of its coordinates.
 """
 
 from collections.abc import Callable

@@ -11,10 +11,12 @@ from jax import Array
 from jaxtyping import Float
 from numpyro.infer import MCMC
 
+from sgworld_numpyro.chain.settings import Settings
 from sgworld_numpyro.chain.state import SGState
-from sgworld_numpyro.gradients import Anchor, GradientEstimator
+from sgworld_numpyro.gradients import Anchor, ControlVariate, GradientEstimator
 from sgworld_numpyro.integrators import KineticState
 from sgworld_numpyro.model.arrays import is_traced
+from sgworld_numpyro.subsampling import dividing_batch_sizes
 from sgworld_numpyro.tuning.curvature import Rates
 
 LABELS = {
@@ -38,6 +40,7 @@ LABELS = {
     "pilot_temperature_error": "  standard error",
     "better_batch_size": "batch size with which an effective draw would cost less, its steps counted",
     "gain": "  by a factor of",
+    "dividing_batch_size": "batch size that divides the rows: draws at ends of passes",
     "warm_start_passes": "warm start, in passes over the data",
     "window_passes": "windows of pilot chains, in passes over the data",
     "tuning_passes": "tuning after it, in passes over the data",
@@ -93,6 +96,8 @@ class Report(NamedTuple):
     - **window_passes** - that the pilot chains took together.
     - **better_batch_size** - with which an effective draw would cost less, and **gain** - by what factor; NaN if the
       batch size is as good as any, and in a state: ``tuning_report`` looks for it.
+    - **dividing_batch_size** - where draws lie at many phases of a pass, as B does not divide N, and the integrator is
+      overdamped, so that they are less biased at its ends: the nearest that does. NaN else, likewise.
     """
 
     step_size: Any
@@ -121,6 +126,7 @@ class Report(NamedTuple):
     window_passes: Any = np.nan
     better_batch_size: Any = np.nan
     gain: Any = np.nan
+    dividing_batch_size: Any = np.nan
 
     @property
     def tuned(self) -> bool:
@@ -228,11 +234,21 @@ def tuning_report(mcmc: MCMC) -> Report:
         raise ValueError("mcmc has no state yet: call mcmc.run(key, ...) or mcmc.warmup(key, ...) first.")
     if not isinstance(state, SGState):
         raise TypeError(f"this is a run of {type(mcmc.sampler).__name__}, which is no kernel of this package.")
+    dividing = _dividing(mcmc.sampler.settings(mcmc._args, mcmc._kwargs, state))
     if state.tuning is not None:
-        report = Report(*(value[()] for value in state.tuning.report))
+        report = Report(*(value[()] for value in state.tuning.report))._replace(dividing_batch_size=dividing)
         better = mcmc.sampler.better_batch_size(state)
         return report if better is None else report._replace(better_batch_size=better.batch_size, gain=better.gain)
     found: dict[str, Any] = dict.fromkeys(Report._fields, np.nan) | {"step_size": np.asarray(state.step_size)[()]}
     if isinstance(state.integrator_state, KineticState):
         found["friction"] = np.asarray(state.integrator_state.friction)[()]
-    return Report(**found)
+    return Report(**found)._replace(dividing_batch_size=dividing)
+
+
+def _dividing(settings: Settings) -> float:
+    """The batch size nearest to a run's whose period is one pass; NaN if there is none, or it would change nothing."""
+    stroboscopic = settings.steps_per_sample % settings.period == 0
+    if stroboscopic or settings.friction is not None or isinstance(settings.gradient, ControlVariate):
+        return np.nan
+    here = settings.plate
+    return min(dividing_batch_sizes(here), key=lambda size: abs(size - here.batch_size), default=np.nan)
