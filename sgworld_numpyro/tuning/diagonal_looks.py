@@ -72,7 +72,10 @@ class DiagonalLooks(Looks):
         """
         along = self._along(position, preconditioner)
         probe = np.random.default_rng(0).choice([-1.0, 1.0], self.dim)
-        mean = float(probe @ along(probe)) / self.dim
+        image = along(probe)
+        if not np.isfinite(image).all():
+            return Rates(*[np.nan] * len(Rates._fields)), probe
+        mean = float(probe @ image) / self.dim
         operator = LinearOperator((self.dim, self.dim), matvec=along, dtype=float)
         try:
             found, vectors = eigsh(

@@ -117,7 +117,9 @@ def rise_of(where: Probe, energies: Any, priors: Any) -> Rise:
     xp = numpy_of(energies, priors)
     # What the points are held back from is left to the priors: they are as exact there as anywhere.
     priors = xp.asarray(priors).reshape(2, -1)
-    rises = energies[1:] - energies[0] + xp.where(priors[1] == priors[0], 0.0, priors[1] - priors[0])
+    with np.errstate(invalid="ignore"):  # of two that are infinite
+        beyond = xp.where(priors[1] == priors[0], 0.0, priors[1] - priors[0])
+    rises = energies[1:] - energies[0] + beyond
     rises = xp.where(xp.isfinite(rises), rises, xp.inf).reshape(-1, len(SDS)).max(axis=1)
     # a direction of no length, at a mode that is met exactly, says nothing
     rises = xp.where(xp.any(where.directions != 0, axis=1), rises, xp.inf)

@@ -96,7 +96,7 @@ def explore(
     say("descending")
     path = _descend(looks, starts)
     ends = path[-1]
-    heights = looks.heights(np.concatenate([ends[:1], ends]))[1:]
+    heights = looks.heights_of_ends(ends)
     lowest = int(np.argmin(heights))
     stray = ~(heights - heights[lowest] <= 2 * looks.dim + 20)
     path[:, stray] = path[:, lowest, None]
@@ -165,7 +165,7 @@ def _best_place(looks, path, temperature, rng):
         scatter = rng.normal(size=(ELBO_DRAWS, looks.dim)) * np.sqrt(temperature * metric.diagonal)
         heights = looks.heights(np.concatenate([path[-1:], position + scatter]))[1:]
         elbos.append(np.sum(np.log(metric.diagonal.astype(float))) / 2 - heights.mean() / temperature)
-    return int(np.nanargmax(elbos)), metrics, slopes
+    return int(np.argmax(np.nan_to_num(elbos, nan=-np.inf))), metrics, slopes
 
 
 def _onward(looks, positions, slopes):
@@ -219,7 +219,7 @@ def _move(looks, found, starts, law, warmup, say):
         spent += samples * looks.recorded * passes_each
         settled = positions[looks.recorded // 3 :]
         r_hat = _r_hat(looks, settled[::EVERY])
-        temperature, error = _temperature(looks, settled[::EVERY])
+        temperature, error = _temperature(looks, settled[::EVERY], law.temperature)
         excess = temperature / law.temperature - 1
         too_hot = excess > windows.HOT * error / law.temperature + 2 * law.tolerance
         if too_hot:
@@ -283,7 +283,7 @@ def _r_hat(looks, positions):
     return float(np.max(split_gelman_rubin(energies.swapaxes(0, 1))))
 
 
-def _temperature(looks, positions):
+def _temperature(looks, positions, expected):
     """That of the site which is farthest above T, by its error, and the standard error.
 
     Each half of the draws is centred by the other: a centre of its own would follow it.
@@ -298,5 +298,5 @@ def _temperature(looks, positions):
         blocks.append(np.add.reduceat(virials, firsts, axis=1) / sizes)
     each = np.concatenate(blocks)  # (2 chains, sites)
     temperatures, errors = each.mean(0), each.std(0, ddof=1) / np.sqrt(len(each))
-    worst = int(np.argmax((temperatures - 1) / errors))
+    worst = int(np.argmax((temperatures - expected) / errors))
     return float(temperatures[worst]), float(errors[worst])

@@ -94,9 +94,7 @@ def explore(
     path = _descend(looks, starts)
     ends = path[-1]
     dim, temperature = ends.shape[1], discretisation.temperature
-    heights = looks.heights(np.concatenate([ends[:1], ends]))[1:]
-    if not np.isfinite(heights).any():  # it may be the first alone that is not
-        heights = np.array([looks.heights(np.stack([end, end]))[1] for end in ends])
+    heights = looks.heights_of_ends(ends)
     finite = bool(np.isfinite(heights).any())
     lowest = int(np.argmin(heights))
     stray = ~(heights - heights[lowest] <= 2 * dim + 20)

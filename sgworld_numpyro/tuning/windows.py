@@ -96,7 +96,7 @@ def move(
         if not (rates.fastest > 0 and rates.mean > 0):
             return _ran_off(found, spent)
         chosen = float(discretisation.choose(friction, rates)) / smaller
-        temperature = _temperature(looks, last, mean, root)
+        temperature = _temperature(looks, last, mean, root, discretisation.temperature)
         hot, error = temperature
         excess = hot / discretisation.temperature - 1
         trusted = last.r_hat <= CALM and taken > samples * RECORDED
@@ -156,7 +156,7 @@ def with_metric(state: SGState, step_size: float, friction: float) -> SGState:
     return state._replace(integrator_state=integrator, step_size=jnp.full_like(state.step_size, step_size))
 
 
-def _temperature(looks, window, mean, root):
+def _temperature(looks, window, mean, root, expected):
     """The highest temperature of a coordinate or a principal direction of the metric, and its standard error.
 
     E[(θ_j - c_j) ∂_jU] = T for every coordinate and constant c, by integration by parts.
@@ -169,5 +169,5 @@ def _temperature(looks, window, mean, root):
     blocks = np.stack([half.mean(0) for half in np.array_split(both, 2)]).reshape(-1, both.shape[-1])
     mean_virial = both.mean((0, 1))
     errors = blocks.std(0, ddof=1) / np.sqrt(len(blocks))
-    worst = int(np.argmax((mean_virial - 1) / errors))
+    worst = int(np.argmax((mean_virial - expected) / errors))
     return float(mean_virial[worst]), float(errors[worst])
