@@ -1,6 +1,8 @@
-"""Tests run side by side each keep to a core of their own, and let go of what they compiled."""
+"""Tests run side by side each keep to a core of their own, compile fast, and let go of what they compiled."""
 
+import gc
 import os
+from importlib.metadata import version
 
 import pytest
 
@@ -9,6 +11,18 @@ if worker and hasattr(os, "sched_setaffinity"):
     # Before JAX starts its threads: two that share two cores wait for one another at every small operation.
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
+
+# Most of the tests' time is XLA's. Its older way to write loops compiles faster and runs as fast, as in the package's
+# chain/binding.py; a version that does not know the flag would end the process.
+if version("jaxlib").startswith("0.10."):
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+
+
+def pytest_collection_finish():
+    """What was imported stays for good: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -220,8 +220,7 @@ def test_schedules_that_are_bad_at_once():
         run(SGWORLD(linear, lambda step: jnp.ones(2)), X, Y)
 
 
-@pytest.mark.parametrize("later", [jnp.nan, -1e-3])
-@pytest.mark.parametrize("kernel", [SGWORLD, SGD])
+@pytest.mark.parametrize(("kernel", "later"), [(SGWORLD, jnp.nan), (SGD, -1e-3)])
 def test_schedules_that_turn_bad_later(kernel, later):
     """Advice in terms of a step size that is no step size would be no advice."""
     with pytest.warns(UserWarning, match="step_size=") as caught:
@@ -366,17 +365,17 @@ def test_damaged_pickles_raise():
 LARGEST = 2 / (1 + ROWS)  # of gaussian_mean, whose curvature is that of the prior and N rows
 
 
-@pytest.mark.parametrize("progress_bar", [False, True])
 @pytest.mark.filterwarnings("ignore:Some donated buffers")
 @pytest.mark.parametrize(
-    "chains",
+    ("chains", "progress_bar"),
     [
-        {},
-        {"num_chains": 2},
-        {"num_chains": 2, "chain_method": "sequential"},
-        {"num_chains": 2, "chain_method": jax.vmap},
+        ({}, False),
+        ({}, True),
+        ({"num_chains": 2}, True),
+        ({"num_chains": 2, "chain_method": "sequential"}, False),
+        ({"num_chains": 2, "chain_method": jax.vmap}, False),
     ],
-    ids=["single", "vectorized", "sequential", "vmap"],
+    ids=["single", "single, bar", "vectorized, bar", "sequential", "vmap"],
 )
 def test_divergence_is_said_once(chains, progress_bar):
     """With the largest stable step size, and a step size that is stable."""
@@ -392,8 +391,7 @@ def test_divergence_is_said_once(chains, progress_bar):
     assert sample == min(int(np.argmax(chain)) for chain in diverging)
 
 
-@pytest.mark.parametrize("progress_bar", [False, True])
-@pytest.mark.parametrize("gibbs", [False, True])
+@pytest.mark.parametrize(("gibbs", "progress_bar"), [(False, True), (True, True), (True, False)])
 def test_every_run_says_it_but_not_one_that_goes_on(gibbs, progress_bar):
     """The second run is compiled already: all its samples take less time than the bar between two looks."""
     kernel = SGWORLD(gaussian_mean, 3 * LARGEST)

@@ -71,7 +71,11 @@ def test_a_run_on_the_exact_posterior_is_right():
     assert row([outcome]).endswith("right")
 
 
-@pytest.mark.parametrize("name", [name for name, posterior in POSTERIORS.items() if posterior.quick])
+QUICK = [name for name, posterior in POSTERIORS.items() if posterior.quick]
+OF_A_KIND = "eight_schools", "logistic_breast_cancer", "mixture"  # the others are regressions too
+
+
+@pytest.mark.parametrize("name", [n if n in OF_A_KIND else pytest.param(n, marks=pytest.mark.slow) for n in QUICK])
 def test_default_arguments_are_right_on_the_quick_posteriors(name):
     outcome = run_one(POSTERIORS[name], seed=1)
     assert outcome.verdict == "right", outcome

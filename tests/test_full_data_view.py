@@ -14,7 +14,7 @@ from benchmarks import workloads
 from sgworld_numpyro import SGWORLD
 from sgworld_numpyro.chain import data as chain_data
 from tests.models import BATCH, CASES, ROWS, X, Y, linear, linear_by_index, users_and_items
-from tests.runs import run
+from tests.runs import run, subprocess_output
 
 CHAINS, DRAWS = 2, 50
 FIELDS = ("position", "potential_energy", "step_size")
@@ -154,3 +154,23 @@ def test_large_data_are_no_part_of_the_executable():
     for _ in range(2):
         state = jax.jit(lambda state: kernel.sample(state, data, {}))(state)
     assert not data[0].is_deleted()  # what a program holds in a Ref is donated to it
+
+
+def test_data_are_held_once_where_constants_are_arguments():
+    """The user's own array is read, and the draws are those on a copy."""
+    code = """
+import jax
+import jax.numpy as jnp
+from sgworld_numpyro import SGWORLD
+from sgworld_numpyro.chain import data
+from tests.models import Y, gaussian_mean
+from tests.runs import run
+data.HOLD_BYTES, y = 1, jnp.asarray(Y)
+mcmc = run(SGWORLD(gaussian_mean, 1e-2), y)
+held = mcmc.sampler._bindings.current._data.read(id(y))
+print(held.unsafe_buffer_pointer() == y.unsafe_buffer_pointer(), *mcmc.get_samples()["mu"].tolist())
+"""
+    once = subprocess_output(code, JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS="true").split()
+    copied = subprocess_output(code).split()
+    assert (once[0], copied[0]) == ("True", "False")
+    assert once[1:] == copied[1:]

@@ -4,7 +4,9 @@ NumPyro's ``MCMC`` closes over the model's arguments, and JAX compiles what is c
 180 MiB of data cost some 3 s a compilation and twice their size in memory, at every run. A ``jax.Ref`` that is
 closed over is passed as an argument instead. That has its own price, so small arrays stay constants: each call is
 60 µs slower, and what comes back from a function with a ``Ref`` is tied to its device. A first call whose arguments
-are not tied is compiled apart from the others, which is left to a run that goes on from a state with another key.
+are not tied is compiled apart from the others, which is left to a run that goes on from a state with another key. And
+a ``Ref`` is a copy: its buffer is donated to the function, so that no one else may have it. Where JAX was imported with
+``JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS=true`` all constants are arguments, and no copy is made.
 """
 
 import warnings
@@ -31,6 +33,11 @@ def in_a_trace() -> bool:
     return _is_under_jax_transform()
 
 
+def constants_are_arguments() -> bool:
+    """Whether JAX passes what a function closes over as an argument, of its own accord."""
+    return bool(getattr(jax.config, "jax_use_simplified_jaxpr_constants", False))
+
+
 class Data(NamedTuple):
     """What a chain runs on, as its compiled functions see it.
 
@@ -53,7 +60,8 @@ class HeldData:
         """Keep an array under a name, in a ``Ref`` if it is large or lies on several devices."""
         # asarray would copy twice what NumPy holds, for a moment
         array = jax.device_put(array) if isinstance(array, np.ndarray) else as_jax_array(array)
-        self._places[name] = jax.new_ref(array) if array.nbytes >= HOLD_BYTES or is_spread(array) else array
+        large = array.nbytes >= HOLD_BYTES and not constants_are_arguments()
+        self._places[name] = jax.new_ref(array) if large or is_spread(array) else array
 
     @property
     def names(self) -> list[Hashable]:
@@ -92,7 +100,7 @@ def holdable(leaf) -> bool:
 def warn_if_baked(leaves, remedy: str) -> None:
     """Say that large data will be compiled into the executable, and how to prevent it."""
     size = sum(leaf.nbytes for leaf in leaves if holdable(leaf))
-    if size >= WARN_BYTES and not getattr(jax.config, "jax_use_simplified_jaxpr_constants", False):
+    if size >= WARN_BYTES and not constants_are_arguments():
         warnings.warn(
             f"{size / 2**20:.0f} MiB of data will be compiled into the executable, which costs seconds and twice "
             f"that memory at every compilation. {remedy}, or set JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS=true in the "
