@@ -1,7 +1,7 @@
 """Figures of the MNIST example."""
 
 import numpy as np
-from _mnist import calibration
+from _scores import calibration
 
 COLORS = ("0.35", "#E69F00", "#0072B2", "#D55E00", "#009E73")
 

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from _common import at_least, parse, write_json
-from _mnist import NETWORKS, SITE, entropy, initial_weights, make_model, prior_scales, scores
+from _mnist import NETWORKS, SITE, initial_weights, make_model, prior_scales
 from _mnist_figures import draw_calibration, draw_curves, draw_digits, draw_weights
+from _scores import entropy, scores
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC
 
