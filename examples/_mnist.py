@@ -88,12 +88,41 @@ def prior_scales(weights, images):
     return scales
 
 
-def make_model(network, scales, batch_size, image_shape):
+def fixed_scales(scales):
+    """Normal priors of these sds, by parameter."""
+    return {site.removeprefix(f"{SITE}/"): dist.Normal(0, scale) for site, scale in scales.items()}
+
+
+def learnt_scales(scales):
+    """Normal priors; one sd for each layer's weights, half-Cauchy about the given one, is learnt (Neal 1996).
+
+    Only for sampling: at the maximum of this density the sds and the weights are zero.
+    """
+    return fixed_scales(scales) | {
+        site.removeprefix(f"{SITE}/"): dist.Normal(0, numpyro.sample(scale_site(site), dist.HalfCauchy(scale)))
+        for site, scale in scales.items()
+        if not site.endswith("bias")
+    }
+
+
+def scale_site(site):
+    """The site of the sd of a layer's weights."""
+    return site.removesuffix(".kernel") + ".scale"
+
+
+PRIORS = {"normal": fixed_scales, "hierarchical": learnt_scales}
+
+
+def initial_scales(scales):
+    """Unconstrained values of the sites that ``learnt_scales`` adds: the logarithms of these sds."""
+    return {scale_site(site): jnp.log(scale) for site, scale in scales.items() if not site.endswith("bias")}
+
+
+def make_model(network, scales, batch_size, image_shape, prior=fixed_scales):
     """The network as a NumPyro model of images (row, side, side) of brightness 0..255 and labels (row,)."""
-    prior = {site.removeprefix(f"{SITE}/"): dist.Normal(0, scale) for site, scale in scales.items()}
 
     def model(images, labels=None):
-        apply = random_flax_module(SITE, network, prior=prior, input_shape=(1, *image_shape))
+        apply = random_flax_module(SITE, network, prior=prior(scales), input_shape=(1, *image_shape))
         with numpyro.plate("image", len(images), subsample_size=batch_size):
             pixels = numpyro.subsample(images, event_dim=2)
             logits = apply(pixels / jnp.float32(255))

@@ -232,17 +232,20 @@ def test_a_convolution_as_a_matrix_product_is_the_convolution(monkeypatch, side)
 
 
 @pytest.mark.slow
-def test_the_convolutional_network_is_a_model_too(tmp_path, monkeypatch):
-    """A few epochs of it, and predictions of all test digits."""
+@pytest.mark.parametrize(("name", "prior"), [("cnn", "normal"), ("mlp", "hierarchical")])
+def test_other_networks_and_priors_are_models_too(monkeypatch, name, prior):
+    """A few epochs, and predictions of all test digits."""
     pytest.importorskip("flax")
     monkeypatch.syspath_prepend(EXAMPLES)
     for module in ("_common", "_mnist", "_mnist_figures", "_scores"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     example = runpy.run_path(str(EXAMPLES / "_mnist.py"))
-    digits, network = datasets.mnist("digits"), example["NETWORKS"]["cnn"]
+    digits, network = datasets.mnist("digits"), example["NETWORKS"][name]
     start = example["initial_weights"](network, np.float32(digits.train_images[:1]), jax.random.key(0))
     scales = example["prior_scales"](start, digits.train_images / 255)
-    model = example["make_model"](network, scales, 20, digits.train_images.shape[1:])
+    model = example["make_model"](network, scales, 20, digits.train_images.shape[1:], example["PRIORS"][prior])
+    if prior == "hierarchical":
+        start |= example["initial_scales"](scales)
     predict = predictor(model, digits.test_images, sites="probability")
     kernel = SGWORLD(model, 0.1 / len(digits.train_images), keep=predict)
     labels = digits.train_labels.astype(np.int32)
@@ -250,6 +253,9 @@ def test_the_convolutional_network_is_a_model_too(tmp_path, monkeypatch):
     probability = mcmc.get_samples()["probability"][-1]
     assert scores(np.asarray(probability), digits.test_labels)["accuracy"] > 0.5
     assert {site: value.shape for site, value in mcmc.last_state.z.items()} == {k: v.shape for k, v in start.items()}
+    if prior == "hierarchical":
+        moved = [abs(mcmc.last_state.z[site] - log) for site, log in example["initial_scales"](scales).items()]
+        assert 0.01 < min(moved) <= max(moved) < 3
 
 
 def test_mnist_predicts_the_small_digits(tmp_path):
