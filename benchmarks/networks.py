@@ -62,7 +62,7 @@ class Steps(NamedTuple):
 STEPS = {
     "curve": Steps(1e-3, 1e-7, 1e-4, 1e-3, 1.0),
     "diabetes": Steps(0.03, 3e-4, 0.005, 0.03, 1.0),
-    "digits": Steps(0.015, 3e-6, 5e-4, 1e-3, 1.0),
+    "digits": Steps(0.015, 3e-6, 5e-4, 2e-3, 1.0),
 }
 
 
