@@ -202,7 +202,10 @@ def kinetic(study):
 
 
 def preconditioned(study):
-    """M = 1 / (1/prior variance + N F), with N F the Fisher information that squared minibatch gradients tell."""
+    """M = 1 / (1/prior variance + N F), with N F the Fisher information that squared minibatch gradients tell.
+
+    The 100 steps of each chain that the gradients are of are not counted.
+    """
     start, _ = study.trained
     kernel = study.kernel(study.steps.kinetic / 10, study.steps.friction, steps_per_sample=1, keep=lambda sites: {})
     mcmc = MCMC(
@@ -219,7 +222,7 @@ def preconditioned(study):
 def cyclical(study):
     """Steps that fall from three times the constant one to a tenth, with restarts (Zhang et al. 2020, ICLR).
 
-    Draws of the second half of each cycle count, where steps are below the middle.
+    Draws of the second half of each cycle count, where steps are below the middle; temperatures are of all of it.
     """
     start, training = study.trained
     left = study.passes - TRAINING
