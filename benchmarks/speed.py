@@ -1,6 +1,6 @@
 """How fast is ``MCMC(SGWORLD(model))``, against loops written by hand, in one process and in alternation?
 
-Prints, for three workloads, microseconds a chain-step (medians), the ratio to the hand-written loop that draws
+Prints, for four workloads, microseconds a chain-step (medians), the ratio to the hand-written loop that draws
 ahead, and the speed-up over the plain loop; then the cost of drawing row numbers, of a pass over that of a gradient of
 all rows, and what the first run and 180 MiB of data cost. ``python benchmarks/speed.py --quick`` takes some minutes,
 the whole longer.
@@ -15,6 +15,7 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,7 +28,7 @@ from numpyro.infer import MCMC
 
 from benchmarks.loops import plain_scan, predrawn_scan
 from benchmarks.output import add_output, write
-from benchmarks.workloads import gaussian_mean, logistic_regression, mlp_classifier
+from benchmarks.workloads import cnn_classifier, gaussian_mean, logistic_regression, mlp_classifier
 from sgworld_numpyro import SGWORLD, BatchReshuffle, EulerMaruyama, RandomReshuffle, RunReshuffle
 from sgworld_numpyro.subsampling import Plate
 
@@ -110,6 +111,19 @@ def contenders_of(number, quick):
             "MCMC, BatchReshuffle": mcmc_run(workload, samples, **slices),
             "MCMC, BatchReshuffle, 64 chains": mcmc_run(workload, 1, chains=64, **slices),
         }
+    if number == 4:
+        from flax import linen
+
+        workload, steps = cnn_classifier(), 20
+        library = cnn_classifier(convolution=partial(linen.Conv, kernel_size=(3, 3), strides=(2, 2)))
+        return workload, {
+            "plain scan": (plain_scan(workload, steps), steps),
+            "pre-drawn scan": (predrawn_scan(workload, steps, steps), steps),
+            "MCMC": mcmc_run(workload, 1),
+            "MCMC, 4 chains": mcmc_run(workload, 1, chains=4),
+            "MCMC, XLA's convolution": mcmc_run(library, 1),
+            "MCMC, XLA's convolution, 4 chains": mcmc_run(library, 1, chains=4),
+        }
     workload = mlp_classifier()
     steps, block = 600, 100
     return workload, {
@@ -134,11 +148,11 @@ def speed(number, quick):
     workload, contenders = contenders_of(number, quick)
     times, first = time_in_turn(contenders, 3 if quick else 7)
     print(f"\n{workload.name}: N = {workload.data[0].shape[0]}, d = {workload.dim}, B = {workload.batch_size}")
-    print(f"{'':32}{'µs/step':>10}{'speed / pre-drawn':>19}{'speed / plain':>15}{'first run, s':>14}")
+    print(f"{'':36}{'µs/step':>10}{'speed / pre-drawn':>19}{'speed / plain':>15}{'first run, s':>14}")
     numbers = {}
     for name, value in times.items():
         to_bare, to_plain = times[reference(name)] / value, times["plain scan"] / value
-        print(f"{name:32}{value:10.3f}{to_bare:19.2f}{to_plain:15.1f}{first[name]:14.1f}")
+        print(f"{name:36}{value:10.3f}{to_bare:19.2f}{to_plain:15.1f}{first[name]:14.1f}")
         numbers[name] = {
             "us_per_step": value,
             "speed_over_predrawn": to_bare,
@@ -264,12 +278,12 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_output(parser, "speed")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
-    parser.add_argument("--workload", type=int, choices=(1, 2, 3), action="append", help="only this one")
+    parser.add_argument("--workload", type=int, choices=(1, 2, 3, 4), action="append", help="only this one")
     arguments = parser.parse_args(argv)
     device = jax.devices()[0]
     print(f"jax {jax.__version__}, {device.platform} {device.device_kind}, {os.cpu_count()} cores")
     numbers = {"jax": jax.__version__, "device": f"{device.platform} {device.device_kind}"}
-    for number in arguments.workload or (1, 2, 3):
+    for number in arguments.workload or (1, 2, 3, 4):
         numbers[f"W{number}"] = speed(number, arguments.quick)
     if not arguments.workload:
         numbers["indices"] = index_drawing(arguments.quick)

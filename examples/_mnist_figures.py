@@ -1,9 +1,10 @@
 """Figures of the MNIST example."""
 
 import numpy as np
-from _mnist import calibration
+from _scores import calibration
 
 COLORS = ("0.35", "#E69F00", "#0072B2", "#D55E00", "#009E73")
+MARKERS = "osD^v"
 
 
 def _bare(axes):
@@ -21,12 +22,13 @@ def draw_curves(path, results):
 
     figure = Figure(figsize=(10.4, 6.4), layout="constrained")
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
-    for color, (name, run) in zip(COLORS, results.items(), strict=False):
+    for color, marker, (name, run) in zip(COLORS, MARKERS, results.items(), strict=False):
         curve = run["curve"]
+        marks = {"marker": marker, "ms": 4, "markevery": max(1, len(curve["epoch"]) // 6)}
         for axes, key in zip(panels.T, ("epoch", "seconds"), strict=True):
             for panel, score in zip(axes, ("nll", "accuracy"), strict=True):
                 values = np.array(curve[score]) if score == "nll" else 100 * (1 - np.array(curve[score]))
-                panel.plot(curve[key], values.mean(0), color=color, lw=1.6, label=name)
+                panel.plot(curve[key], values.mean(0), color=color, lw=1.6, label=name, **marks)
                 panel.fill_between(curve[key], values.min(0), values.max(0), color=color, alpha=0.15, lw=0)
     for axes, label in zip(panels[1], ("passes over the data", "seconds, compilation included"), strict=True):
         axes.set_xlabel(label)

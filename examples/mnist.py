@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from _common import at_least, parse, write_json
-from _mnist import NETWORKS, SITE, entropy, initial_weights, make_model, prior_scales, scores
+from _mnist import NETWORKS, PRIORS, SITE, initial_scales, initial_weights, make_model, prior_scales
 from _mnist_figures import draw_calibration, draw_curves, draw_digits, draw_weights
+from _scores import entropy, scores
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC
 
@@ -49,19 +50,20 @@ def learning_rate_to_zero(start, steps):
     return schedule
 
 
-def kernels(model, rows, steps, **options):
+def kernels(model, sampled, rows, steps, **options):
     """Makers of kernels by name. The potential grows with N, so steps are in units of 1/N, and times of 1/√N.
 
-    A kernel holds the data that it has seen: each is made when its turn comes.
+    The maximum is that of ``model``, which may have another prior than ``sampled``. A kernel holds the data that it has
+    seen: each is made when its turn comes.
     """
     overdamped, kinetic, friction = 0.11 / rows, 0.235 / np.sqrt(rows), 0.43 * np.sqrt(rows)
     baoab = BAOAB(friction=friction)
     return {
         "MAP": lambda: SGD(model, learning_rate_to_zero(0.2 / rows, steps), subsampling=RandomReshuffle(), **options),
-        "SGLD": lambda: SGLD(model, overdamped, **options),
-        "SGWORLD": lambda: SGWORLD(model, overdamped, **options),
-        "SGWORLD+BAOAB": lambda: SGWORLD(model, kinetic, integrator=baoab, **options),
-        "the same, T = 0.03": lambda: SGWORLD(model, kinetic, integrator=baoab, temperature=0.03, **options),
+        "SGLD": lambda: SGLD(sampled, overdamped, **options),
+        "SGWORLD": lambda: SGWORLD(sampled, overdamped, **options),
+        "SGWORLD+BAOAB": lambda: SGWORLD(sampled, kinetic, integrator=baoab, **options),
+        "the same, T = 0.03": lambda: SGWORLD(sampled, kinetic, integrator=baoab, temperature=0.03, **options),
     }
 
 
@@ -201,7 +203,13 @@ def peak_memory():
 def add_options(parser):
     parser.add_argument("--data", metavar="SOURCE", help="a source of datasets.mnist(), by default the first at hand")
     parser.add_argument(
-        "--network", choices=NETWORKS, default="mlp", help="cnn takes minutes a pass on real digits without a GPU"
+        "--network",
+        choices=NETWORKS,
+        default="mlp",
+        help="cnn takes seconds a pass and chain on real digits without a GPU",
+    )
+    parser.add_argument(
+        "--prior", choices=PRIORS, default="normal", help="hierarchical: an sd of each layer's weights is learnt"
     )
     parser.add_argument(
         "--epochs", type=at_least(6), help="passes over the data of each chain, by default 60; a third is warm-up"
@@ -222,6 +230,10 @@ def main(argv=None):
     scales = prior_scales(start[0], digits.train[:1000] / 255)
     start = jax.tree.map(lambda *w: jnp.stack(w), *start)
     model = make_model(network, scales, batch_size, digits.train.shape[1:])
+    sampled, start_of_samplers = model, start
+    if options.prior == "hierarchical":
+        sampled = make_model(network, scales, batch_size, digits.train.shape[1:], PRIORS[options.prior])
+        start_of_samplers = start | {site: jnp.full(CHAINS, log) for site, log in initial_scales(scales).items()}
     size = sum(int(np.prod(value.shape[1:])) for value in start.values())
     side = digits.train.shape[1]
     print(
@@ -249,10 +261,11 @@ def main(argv=None):
 
     steps = epochs * -(-rows // batch_size)
     results, means, shown = {}, {}, {}
-    for name, make in kernels(model, rows, steps, keep=keep, average=average).items():
+    for name, make in kernels(model, sampled, rows, steps, keep=keep, average=average).items():
         print(f"{name} ...", flush=True)
         is_map = name == "MAP"
-        mcmc, seconds = run(make(), epochs, 0 if is_map else warmup, digits, start, options.seed, sys.stderr.isatty())
+        here, first = (0, start) if is_map else (warmup, start_of_samplers)
+        mcmc, seconds = run(make(), epochs, here, digits, first, options.seed, sys.stderr.isatty())
         if is_map:
             last = jax.vmap(turned)(mcmc.last_state.z)["probability"]
         results[name], means[name] = measure(name, mcmc, seconds, epochs, warmup, digits, last)

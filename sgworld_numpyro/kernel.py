@@ -82,8 +82,8 @@ class StochasticGradientKernel(MCMCKernel):
             effective ones.
         init_strategy: one of NumPyro's.
         keep: a function of the constrained values by site, to a dictionary of what ``MCMC`` keeps at every draw in
-            their place: predictions, projections, chosen weights. ``log_likelihood`` and ``Predictive`` want the latent
-            sites, and cannot be used then.
+            their place: predictions, projections, chosen weights, or nothing, ``lambda sites: {}``, where averages are
+            all that is wanted. ``log_likelihood`` and ``Predictive`` want the latent sites, and cannot be used then.
         average: a function likewise, to what is averaged over all draws after the warm-up, those too that thinning
             leaves out; see ``averages``.
 

@@ -1,4 +1,4 @@
-"""The benchmark of accuracy runs, its file holds what it prints, and the two promised ratios are kept."""
+"""The benchmarks of accuracy and of networks run, their files hold what they print, and promised ratios are kept."""
 
 import json
 
@@ -40,3 +40,17 @@ def test_sampled_bias_of_sgld_is_the_largest(accuracy):
     sgld = both.pop("SGLD")
     for other in both.values():
         assert sgld["value"] - 3 * sgld["error"] > other["value"] + 3 * other["error"]
+
+
+def test_a_small_network_is_near_its_reference(tmp_path):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("optax")
+    from benchmarks.networks import main
+
+    method = "the same, learnt metric"
+    numbers = main(["--quick", "--methods", method, "--json", str(tmp_path / "numbers.json")])
+    assert json.loads((tmp_path / "numbers.json").read_text())["passes"] == 80
+    rows = numbers["diabetes"]
+    assert rows["HMC, one chain"]["error of mean, sds"]["mean"] < 0.1
+    found, error = (rows[method]["error of mean, sds"][part] for part in ("mean", "error"))
+    assert found < 0.7 - 5 * error  # a maximum of the posterior density is 0.73 away

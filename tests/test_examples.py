@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import logistic, norm
 
+from examples._scores import agreement, entropy, scores, total_variation
 from sgworld_numpyro import SGWORLD, datasets, predictor
 from sgworld_numpyro.landscape import row_potential
 from sgworld_numpyro.learning_coefficient import deep_linear_coefficient
@@ -27,7 +28,7 @@ def run_quickly(name, directory, *options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLBACKEND", "Agg")
         patch.syspath_prepend(EXAMPLES)  # as Python does for a script
-        for module in ("_common", "_mnist", "_mnist_figures"):
+        for module in ("_common", "_mnist", "_mnist_figures", "_scores"):
             patch.delitem(sys.modules, module, raising=False)
         main = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
         numbers = main(["--quick", "--out", str(directory), "--json", str(directory / "numbers.json"), *options])
@@ -205,39 +206,56 @@ def test_mnist_equilibrium_measures_four_chains(tmp_path):
         assert is_image(tmp_path / f"mnist_{name}.png")
 
 
-def test_scores_of_predictions_by_hand(monkeypatch):
+def test_scores_of_predictions_by_hand():
     """Three of four right: two at a confidence of 0.9, one and a miss at 0.6."""
-    pytest.importorskip("flax")
-    monkeypatch.syspath_prepend(EXAMPLES)
-    example = runpy.run_path(str(EXAMPLES / "_mnist.py"))
     probability = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.6, 0.4]])
-    found = example["scores"](probability, np.array([0, 1, 0, 1]))
+    found = scores(probability, np.array([0, 1, 0, 1]))
     assert found["accuracy"] == 0.75
     assert found["nll"] == pytest.approx(-np.log([0.9, 0.9, 0.6, 0.4]).mean())
     assert found["ece"] == pytest.approx((abs(1 - 0.9) + abs(0.5 - 0.6)) / 2)
     assert found["brier"] == pytest.approx(np.mean([2 * 0.1**2, 2 * 0.1**2, 2 * 0.4**2, 2 * 0.6**2]))
-    assert example["entropy"](probability[:1]) == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1))
+    assert entropy(probability[:1]) == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1))
+    other = np.array([[0.9, 0.1], [0.3, 0.7], [0.4, 0.6], [0.6, 0.4]])
+    assert agreement(probability, other) == 0.75
+    assert total_variation(probability, other) == pytest.approx((0.2 + 0.2) / 4)
+
+
+@pytest.mark.parametrize("side", [8, 28, 7])
+def test_a_convolution_as_a_matrix_product_is_the_convolution(monkeypatch, side):
+    linen = pytest.importorskip("flax").linen
+    monkeypatch.syspath_prepend(EXAMPLES)
+    ours = runpy.run_path(str(EXAMPLES / "_mnist.py"))["Conv"](4)
+    x = np.random.default_rng(0).normal(size=(2, side, side, 3)).astype(np.float32)
+    weights = ours.init(jax.random.key(0), x)
+    expected = linen.Conv(4, (3, 3), strides=(2, 2)).apply(weights, x)
+    np.testing.assert_allclose(ours.apply(weights, x), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_the_convolutional_network_is_a_model_too(tmp_path, monkeypatch):
-    """A few epochs of it, and predictions of all test digits."""
+@pytest.mark.parametrize(("name", "prior"), [("cnn", "normal"), ("mlp", "hierarchical")])
+def test_other_networks_and_priors_are_models_too(monkeypatch, name, prior):
+    """A few epochs, and predictions of all test digits."""
     pytest.importorskip("flax")
     monkeypatch.syspath_prepend(EXAMPLES)
-    for module in ("_common", "_mnist", "_mnist_figures"):
+    for module in ("_common", "_mnist", "_mnist_figures", "_scores"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     example = runpy.run_path(str(EXAMPLES / "_mnist.py"))
-    digits, network = datasets.mnist("digits"), example["NETWORKS"]["cnn"]
+    digits, network = datasets.mnist("digits"), example["NETWORKS"][name]
     start = example["initial_weights"](network, np.float32(digits.train_images[:1]), jax.random.key(0))
     scales = example["prior_scales"](start, digits.train_images / 255)
-    model = example["make_model"](network, scales, 20, digits.train_images.shape[1:])
+    model = example["make_model"](network, scales, 20, digits.train_images.shape[1:], example["PRIORS"][prior])
+    if prior == "hierarchical":
+        start |= example["initial_scales"](scales)
     predict = predictor(model, digits.test_images, sites="probability")
     kernel = SGWORLD(model, 0.1 / len(digits.train_images), keep=predict)
     labels = digits.train_labels.astype(np.int32)
     mcmc = runs.run(kernel, digits.train_images, labels, num_samples=8, key=1, init_params=start)
     probability = mcmc.get_samples()["probability"][-1]
-    assert example["scores"](np.asarray(probability), digits.test_labels)["accuracy"] > 0.5
+    assert scores(np.asarray(probability), digits.test_labels)["accuracy"] > 0.5
     assert {site: value.shape for site, value in mcmc.last_state.z.items()} == {k: v.shape for k, v in start.items()}
+    if prior == "hierarchical":
+        moved = [abs(mcmc.last_state.z[site] - log) for site, log in example["initial_scales"](scales).items()]
+        assert 0.01 < min(moved) <= max(moved) < 3
 
 
 def test_mnist_predicts_the_small_digits(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 from numpyro.infer import NUTS, Gibbs
 
-from sgworld_numpyro import SGWORLD, averages, predictor
+from sgworld_numpyro import SGWORLD, averages, predictor, to_inference_data
 from sgworld_numpyro.chain.kept import Keeping
 from tests.runs import make, run
 
@@ -63,6 +63,16 @@ def test_what_is_kept_and_averaged_is_of_the_draws(chains, method):
     between = x.mean(1).var(0, ddof=1)
     np.testing.assert_allclose(found.error, np.sqrt(between / chains), rtol=1e-4)
     np.testing.assert_allclose(found.r_hat**2, between / within + 1 - 1 / count, rtol=1e-3)
+
+
+@pytest.mark.parametrize("chains", [1, 3])
+def test_nothing_is_kept_where_only_averages_are_wanted(chains):
+    mcmc = run_of(chains, keep=lambda sites: {}, average=predict)
+    assert mcmc.get_samples() == {}
+    np.testing.assert_array_equal(averages(mcmc)["mean"].mean, averages(run_of(chains, average=predict))["mean"].mean)
+    mcmc.print_summary()
+    with pytest.raises(ValueError, match=r"kept nothing .* averages\(mcmc\)"):
+        to_inference_data(mcmc)
 
 
 def test_averages_count_what_thinning_leaves_out_and_not_the_warm_up():
@@ -159,7 +169,6 @@ def test_arviz_has_what_was_kept():
     [
         (lambda v: v["w"], TypeError, "want a dictionary of arrays"),
         (lambda v: {"nested": {"w": v["w"]}}, TypeError, "want a dictionary of arrays"),
-        (lambda v: {}, ValueError, "leave it out"),
         (predictor(model, NEW, sites="means"), ValueError, "no site 'means'; it has w, scale"),
         (predictor(model, NEW, sites=["obs"]), ValueError, "drawn at random"),
         ("w", TypeError, "constrained values by site"),
@@ -168,6 +177,11 @@ def test_arviz_has_what_was_kept():
 def test_what_cannot_be_kept_is_refused(argument, function, error, message):
     with pytest.raises(error, match=message):
         run_of(**{argument: function})
+
+
+def test_an_empty_average_is_refused():
+    with pytest.raises(ValueError, match="leave it out"):
+        run_of(average=lambda v: {})
 
 
 def test_without_averages_there_are_none():

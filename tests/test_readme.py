@@ -112,6 +112,21 @@ def test_the_page_on_samplers_runs(capsys):
     assert abs(float(temperature) - 1) < 0.02 + 5 * error  # the tolerance is 2 %
 
 
+@pytest.mark.slow
+def test_the_page_on_networks_runs(capsys):
+    pytest.importorskip("sklearn")
+    names = run_page("networks.md")
+    right, *temperatures, entropies = capsys.readouterr().out.strip().splitlines()
+    assert float(right.split()[1]) > 0.95
+    assert [line.split()[2] for line in temperatures] == ["b1:", "b2:", "w1:", "w2:"]
+    for line in temperatures:
+        _, found, error = line.replace("±", ":").split(":")
+        assert abs(float(found) - 1) < 0.2 + 5 * float(error)
+    of_digits, of_turned = (float(number) for number in re.findall(r"\d+\.\d+", entropies))
+    assert of_turned > 1.5 * of_digits
+    assert names["mcmc"].get_samples() == {}
+
+
 def test_the_page_on_models_runs():
     names = run_page("models.md")
     mean = np.asarray(names["mcmc"].get_samples()["mean"])

@@ -39,7 +39,7 @@ class Keeping:
     """Which functions of the draws a chain keeps; both take constrained values by site.
 
     Attributes:
-        keep: to what is kept at every draw in place of the latent sites.
+        keep: to what is kept at every draw in place of the latent sites; to nothing, where only averages are wanted.
         average: to what is averaged over the draws.
     """
 
@@ -55,7 +55,7 @@ class Keeping:
 
         Raises:
             TypeError: if a function returns something else than a dictionary of arrays.
-            ValueError: if it returns an empty one.
+            ValueError: if ``average`` returns an empty one; of ``keep`` that means that nothing is kept.
         """
         values, mean = _zeros("keep", self.keep, example), _zeros("average", self.average, example)
         mean = {name: value.astype(jnp.promote_types(value.dtype, jnp.float32)) for name, value in mean.items()}
@@ -114,8 +114,8 @@ def _zeros(argument, function, example):
     arrays = isinstance(shapes, Mapping) and all(isinstance(v, jax.ShapeDtypeStruct) for v in shapes.values())
     if not arrays:
         raise TypeError(f"{argument} returned a {type(shapes).__name__}; want a dictionary of arrays by name.")
-    if not shapes:
-        raise ValueError(f"{argument} returned an empty dictionary; leave it out if nothing is wanted.")
+    if not shapes and argument == "average":
+        raise ValueError("average returned an empty dictionary; leave it out if nothing is wanted.")
     return {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
 
 

@@ -64,8 +64,8 @@ def to_inference_data(
 
     Raises:
         ValueError: if ``mcmc`` has not been run, or the directory holds no run; for rows that are not there, or whose
-            log-likelihood takes more than 2 GiB; for that of a run that kept something else than its draws; or for
-            dimensions called as a variable.
+            log-likelihood takes more than 2 GiB; for that of a run that kept something else than its draws; for a run
+            that kept nothing of them; or for dimensions called as a variable.
     """
     import arviz as az  # slow, and ArviZ 0.23 warns at its first import: nobody should meet that who does not use it
 
@@ -83,6 +83,10 @@ def to_inference_data(
         raise ValueError("mcmc has no draws yet: call mcmc.run(key, ...) first.")
     kernel = mcmc.sampler
     draws = mcmc._states[mcmc._sample_field]
+    if not draws:
+        raise ValueError(
+            "this run kept nothing of its draws (keep=... returned {}): what it averaged is averages(mcmc)."
+        )
     _check_dims(dims or {}, draws)
     if not isinstance(kernel, StochasticGradientKernel):
         if log_likelihood is not None and not isinstance(log_likelihood, bool):
