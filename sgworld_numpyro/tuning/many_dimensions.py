@@ -173,7 +173,8 @@ def _onward(looks, positions, slopes):
     for _ in range(STEPS_ON):
         onward = []
         for position, gradient, curvatures in zip(positions, slopes.gradients, slopes.curvatures, strict=True):
-            trials = position - FRACTIONS[:, None] * _metric(curvatures).diagonal * gradient
+            with np.errstate(invalid="ignore", over="ignore"):  # of gradients that are not finite
+                trials = position - FRACTIONS[:, None] * _metric(curvatures).diagonal * gradient
             heights = looks.heights(np.concatenate([position[None], trials]))[1:]
             onward.append(trials[heights.argmin()])
         positions = np.stack(onward)
@@ -205,9 +206,11 @@ def _move(looks, found, starts, law, warmup, say):
         step_size = _step_size(law, friction, rates, looks.dim) / smaller
         samples = max(1, round(length / passes_each / looks.recorded))
         for _ in range(4):
-            before = looks.chains_at(engine, at, random.key(1), step_size, friction)
-            if state is not None:
-                before = windows.with_metric(state, step_size, friction)
+            before = (
+                looks.chains_at(engine, at, random.key(1), step_size, friction)
+                if state is None
+                else windows.with_metric(state, step_size, friction)
+            )
             after, positions = looks.window(engine, before, metric, taken, samples)
             if np.isfinite(positions).all():
                 break

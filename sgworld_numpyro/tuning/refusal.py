@@ -43,12 +43,12 @@ def problem_with(
     by_hand = "" if scale else _by_hand(plan, curvature)  # of what is out of scale no step size is of use
     no_mode = scale or f"{WITHOUT_MODE} {by_hand}"
     finite = all(np.isfinite(x) for x in (report.fastest_rate, report.mean_rate, report.gradient_noise))
-    if not finite and rise.nats >= RISE:
+    dense = plan.target.dim <= MAX_DENSE  # beyond, the mode is not reached, and a potential that falls says nothing
+    if not finite and (rise.nats >= RISE or (rise.nats < -FALLS and not dense)):
         return (
             "Tuning met gradients or curvatures that are not finite near the mode, in all chains. Look for sites whose "
             f"density is unbounded or undefined, such as a scale that can go to 0. {scale or by_hand}"
         )
-    dense = plan.target.dim <= MAX_DENSE  # beyond, the mode is not reached, and a potential that falls says nothing
     moved = report.window_passes > 0  # by pilot chains, to where the posterior is
     far = dense and report.distance**2 > FAR and not moved
     bounded = plan.temperature == 0 or rise.nats >= RISE or not (dense or rise.nats > -RISE)
