@@ -17,23 +17,25 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-WORKERS = ROOT / "benchmarks" / "peer_packages"
-sys.path[:0] = [str(ROOT), str(WORKERS)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-import oracle
 
 from benchmarks.output import add_output, write
+from benchmarks.peer_packages import oracle
 from benchmarks.posteriors import Logistic, by_importance
 from benchmarks.workloads import gaussian_mean, logistic_regression, mlp_classifier
 
+ROOT = Path(__file__).resolve().parents[1]
+WORKERS = ROOT / "benchmarks" / "peer_packages"
 ENVIRONMENTS = ROOT / ".venv-peers"
 REQUIREMENTS = {
     "blackjax": ("blackjax==1.7.1", "jax==0.10.2"),
     # the newest jax whose wheels are there and in which it runs, and the NumPy of that time
     "sgmcmcjax": ("sgmcmcjax==0.2.13", "jax==0.4.13", "jaxlib==0.4.13", "numpy<2", "scipy<1.13"),
     "posteriors": ("posteriors==0.1.3", "torch==2.13.0"),
+    "jax_sgmc": ("jax-sgmc==0.1.5", "jax==0.4.30", "jaxlib==0.4.30", "numpy<2"),
+    "tfp": ("tensorflow-probability==0.25.0", "tensorflow-cpu==2.18.*", "tf-keras==2.18.*"),
 }
 
 
@@ -60,6 +62,8 @@ SPEED = (
     Contender("SGMCMCJax SGLD", "sgmcmcjax", "SGLD"),
     Contender("SGMCMCJax SGHMC", "sgmcmcjax", "SGHMC"),
     Contender("posteriors SGLD", "posteriors", "SGLD", share=0.02, most_chains=1),
+    Contender("jax-sgmc SGLD", "jax_sgmc", "SGLD", share=0.1, most_chains=1),
+    Contender("TFP SGLD", "tfp", "SGLD", share=0.1, most_chains=1),
 )
 TUNED = "SGWORLD(model)"
 ERROR = (
@@ -71,6 +75,17 @@ ERROR = (
     Contender("BlackJAX SGHMC", "blackjax", "SGHMC"),
     Contender("BlackJAX SGHMC, control variates", "blackjax", "SGHMC-CV"),
 )
+# each with the numbers of its documentation: (contender, options)
+DOCUMENTED = (
+    (Contender(TUNED, "sgworld", "SGWORLD(model)"), {"chains": 4, "samples": 2500}),
+    (Contender("SGMCMCJax SGLD, README", "sgmcmcjax", "SGLD"), {"samples": 10_000, "step_size": 1e-5}),
+    (Contender("BlackJAX SGLD, docstring", "blackjax", "SGLD"), {"samples": 10_000, "step_size": 1e-3}),
+    (
+        Contender("BlackJAX SGHMC, docstring", "blackjax", "SGHMC"),
+        {"samples": 10_000, "thinning": 10, "step_size": 1e-3},
+    ),
+    (Contender("jax-sgmc SGLD, defaults", "jax_sgmc", "SGLD"), {"samples": 1_000, "step_size": 0.05}),
+)
 # chains -> (samples, gradients a sample) of one timed call
 SIZES = {
     "W1": {1: (100, 2000), 64: (4, 2000)},
@@ -79,6 +94,7 @@ SIZES = {
 }
 QUICK_SIZES = {"W1": {1: (10, 2000), 64: (1, 500)}, "W2": {1: (1, 1000), 64: (1, 100)}, "W3": {1: (1, 50)}}
 WORKLOADS = {"W1": gaussian_mean, "W2": logistic_regression, "W3": mlp_classifier}
+PARTS = (*WORKLOADS, "error", "documented")
 
 WANTED = 5000  # effective draws, which know an sd to 1 %
 PREDICTORS = 20
@@ -259,11 +275,47 @@ def time_to_error(rows, contenders, directory):
     return numbers
 
 
+def documented(packages, directory):
+    """SGMCMCJax's first example, whose posterior is exact, at the numbers that documentations name; and its errors."""
+    rows, dim, batch_size = 10_000, 100, 1_000
+    (x,) = gaussian_mean(rows, dim).data
+    exact = (rows + 0.01) ** -0.5
+    path = directory / "documented.npz"
+    np.savez(path, x=np.asarray(x), start=np.zeros((1, dim), np.float32))
+    mean = np.asarray(x, float).sum(0) * exact**2
+    print(f"\nMean of a Gaussian, N = {rows:,}, d = {dim}, B = {batch_size:,}, at documented settings")
+    print(f"{'':28}{'mean sd, %':>12}{'rms error of sds, %':>21}{'of means, sds':>15}{'effective':>11}{'CPU s':>8}")
+    numbers = {}
+    for contender, options in DOCUMENTED:
+        if contender.package not in packages:
+            continue
+        answer = ask(contender, "error", workload="W1", data=path, batch_size=batch_size, **options)
+        if not answer:
+            continue
+        relative = np.array(answer["sd"]) / exact - 1
+        numbers[contender.name] = one = {
+            "sd": float(relative.mean()),
+            "rms_sd": float(np.sqrt(np.mean(relative**2))),
+            "rms_mean": float(np.sqrt(np.mean(((np.array(answer["mean"]) - mean) / exact) ** 2))),
+            "effective": answer["effective"],
+            "cpu_s": answer["first_s"],
+        }
+        if not np.isfinite(one["sd"]):
+            print(f"{contender.name:28}{'diverges':>12}", flush=True)
+            continue
+        print(
+            f"{contender.name:28}{100 * one['sd']:+12.1f}{100 * one['rms_sd']:21.1f}{one['rms_mean']:15.3f}"
+            f"{one['effective']:11.0f}{one['cpu_s']:8.1f}",
+            flush=True,
+        )
+    return numbers
+
+
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_output(parser, "peers")
     parser.add_argument("--quick", action="store_true", help="short runs, once, of what is installed already")
-    parser.add_argument("--only", nargs="+", choices=("W1", "W2", "W3", "error"), help="these parts")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts")
     parser.add_argument("--packages", nargs="+", choices=REQUIREMENTS, default=list(REQUIREMENTS))
     parser.add_argument("--rows", type=float, nargs="+", help="of the regressions; by default 1e4 and 1e5")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each contender, of which medians are taken")
@@ -288,7 +340,7 @@ def main(argv=None):
     print(", ".join(f"{name} {version}" for name, version in sorted(numbers["versions"].items())))
     print("lines of user code:", ", ".join(f"{name} {count}" for name, count in sorted(numbers["lines"].items())))
     sizes, rounds = (QUICK_SIZES, 1) if arguments.quick else (SIZES, arguments.rounds)
-    parts = arguments.only or (("W1", "W2", "W3") if arguments.quick else ("W1", "W2", "W3", "error"))
+    parts = arguments.only or (tuple(WORKLOADS) if arguments.quick else PARTS)
     with tempfile.TemporaryDirectory() as scratch:
         for name in (name for name in sizes if name in parts):
             for chains in sizes[name]:
@@ -296,6 +348,9 @@ def main(argv=None):
         if "error" in parts:
             for rows in map(int, arguments.rows or (10**4, 10**5)):
                 numbers[f"error, {rows}"] = time_to_error(rows, errors, Path(scratch))
+        if "documented" in parts:
+            there_too = {one for one in wanted if one == "sgworld" or interpreter(one).exists()}
+            numbers["documented"] = documented(there_too, Path(scratch))
     return write(numbers, arguments, "peers")
 
 

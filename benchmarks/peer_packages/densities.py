@@ -1,4 +1,4 @@
-"""The densities of ``workloads.py`` as users of JAX packages write them: a log prior, and a log-likelihood of one row."""
+"""The densities of ``workloads.py`` as users of JAX packages write them: log priors, and log-likelihoods of a row."""
 
 import jax
 import jax.numpy as jnp

@@ -75,8 +75,10 @@ def error(task, run):
 
 
 def moments(draws):
-    """Posterior sds of draws (chain, sample, d), and of their squares the effective number, the mean over coordinates."""
+    """Of draws (chain, sample, d): sds, means, and the effective number of squares, its mean over coordinates."""
     draws = np.asarray(draws, float)
+    if not np.isfinite(draws).all():
+        return dict.fromkeys(("sd", "mean", "effective"), np.nan)
     squares = (draws - draws.mean((0, 1))) ** 2
     return {
         "sd": draws.std((0, 1)).tolist(),

@@ -19,7 +19,7 @@ from sgworld_numpyro import BAOAB, SGWORLD, BatchReshuffle
 
 # built on few rows: a model reads N from its data
 MODELS = {
-    "W1": lambda batch_size: gaussian_mean(10).model,
+    "W1": lambda batch_size: gaussian_mean(10, 2, batch_size).model,
     "W2": lambda batch_size: logistic_regression(10, 1, batch_size).model,
     "W3": lambda batch_size: mlp_classifier(10).model,
 }
