@@ -7,15 +7,11 @@ environments that are not there yet.
 """
 
 import argparse
-import json
 import os
 import platform
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -23,69 +19,21 @@ import numpy as np
 
 from benchmarks.output import add_output, write
 from benchmarks.peer_packages import oracle
+from benchmarks.peer_packages.contenders import (
+    DOCUMENTED,
+    ERROR,
+    OURS,
+    REQUIREMENTS,
+    SPEED,
+    TUNED,
+    ask,
+    build,
+    there,
+)
+from benchmarks.peer_packages.figure import draw
 from benchmarks.posteriors import Logistic, by_importance
 from benchmarks.workloads import gaussian_mean, logistic_regression, mlp_classifier
 
-ROOT = Path(__file__).resolve().parents[1]
-WORKERS = ROOT / "benchmarks" / "peer_packages"
-ENVIRONMENTS = ROOT / ".venv-peers"
-REQUIREMENTS = {
-    "blackjax": ("blackjax==1.7.1", "jax==0.10.2"),
-    # the newest jax whose wheels are there and in which it runs, and the NumPy of that time
-    "sgmcmcjax": ("sgmcmcjax==0.2.13", "jax==0.4.13", "jaxlib==0.4.13", "numpy<2", "scipy<1.13"),
-    "posteriors": ("posteriors==0.1.3", "torch==2.13.0"),
-    "jax_sgmc": ("jax-sgmc==0.1.5", "jax==0.4.30", "jaxlib==0.4.30", "numpy<2"),
-    "tfp": ("tensorflow-probability==0.25.0", "tensorflow-cpu==2.18.*", "tf-keras==2.18.*"),
-}
-
-
-class Contender(NamedTuple):
-    """A method of a package; ``share`` is the part of the steps that it is given, where a step is slow.
-
-    ``root`` says that its step is a time of Hamiltonian motion, and so as long as the root of a time of diffusion.
-    """
-
-    name: str
-    package: str
-    method: str
-    share: float = 1
-    most_chains: int = 64
-    root: bool = False
-
-
-OURS = "SGWORLD"
-SPEED = (
-    Contender(OURS, "sgworld", "SGWORLD"),
-    Contender("SGWORLD, BatchReshuffle", "sgworld", "SGWORLD, BatchReshuffle"),
-    Contender("BlackJAX SGLD", "blackjax", "SGLD"),
-    Contender("BlackJAX SGHMC", "blackjax", "SGHMC", root=True),
-    Contender("SGMCMCJax SGLD", "sgmcmcjax", "SGLD"),
-    Contender("SGMCMCJax SGHMC", "sgmcmcjax", "SGHMC"),
-    Contender("posteriors SGLD", "posteriors", "SGLD", share=0.02, most_chains=1),
-    Contender("jax-sgmc SGLD", "jax_sgmc", "SGLD", share=0.1, most_chains=1),
-    Contender("TFP SGLD", "tfp", "SGLD", share=0.1, most_chains=1),
-)
-TUNED = "SGWORLD(model)"
-ERROR = (
-    Contender(TUNED, "sgworld", "SGWORLD(model)"),
-    Contender("NumPyro NUTS", "sgworld", "NUTS"),
-    Contender("NumPyro HMCECS", "sgworld", "HMCECS"),
-    Contender("BlackJAX SGLD", "blackjax", "SGLD"),
-    Contender("BlackJAX SGLD, control variates", "blackjax", "SGLD-CV"),
-    Contender("BlackJAX SGHMC", "blackjax", "SGHMC"),
-    Contender("BlackJAX SGHMC, control variates", "blackjax", "SGHMC-CV"),
-)
-# each with the numbers of its documentation: (contender, options)
-DOCUMENTED = (
-    (Contender(TUNED, "sgworld", "SGWORLD(model)"), {"chains": 4, "samples": 2500}),
-    (Contender("SGMCMCJax SGLD, README", "sgmcmcjax", "SGLD"), {"samples": 10_000, "step_size": 1e-5}),
-    (Contender("BlackJAX SGLD, docstring", "blackjax", "SGLD"), {"samples": 10_000, "step_size": 1e-3}),
-    (
-        Contender("BlackJAX SGHMC, docstring", "blackjax", "SGHMC"),
-        {"samples": 10_000, "thinning": 10, "step_size": 1e-3},
-    ),
-    (Contender("jax-sgmc SGLD, defaults", "jax_sgmc", "SGLD"), {"samples": 1_000, "step_size": 0.05}),
-)
 # chains -> (samples, gradients a sample) of one timed call
 SIZES = {
     "W1": {1: (100, 2000), 64: (4, 2000)},
@@ -100,50 +48,6 @@ WANTED = 5000  # effective draws, which know an sd to 1 %
 PREDICTORS = 20
 CHAINS = 64  # of the packages whose settings are computed: on one core they cost no more than one
 MOST_GRADIENTS = 400_000  # that one of these runs may take; longer ones are computed from the time of these
-
-
-def interpreter(package):
-    """The Python of the package's environment; ours is the one that runs this."""
-    return Path(sys.executable) if package == "sgworld" else ENVIRONMENTS / package / "bin" / "python"
-
-
-def build(packages):
-    """Environments that are not there yet; those that cannot be built are named, with pip's last word."""
-    for package in packages:
-        if interpreter(package).with_name("built").exists():
-            continue
-        print(f"building {ENVIRONMENTS.name}/{package}: {', '.join(REQUIREMENTS[package])}", flush=True)
-        place = ENVIRONMENTS / package
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
-        pip = [str(interpreter(package)), "-m", "pip", "--disable-pip-version-check", "-q", "install"]
-        done = subprocess.run([*pip, *REQUIREMENTS[package]], capture_output=True, text=True)
-        if done.returncode:
-            print(f"  not installed: {done.stderr.strip().splitlines()[-1]}")
-            shutil.rmtree(place)
-        else:
-            interpreter(package).with_name("built").touch()
-
-
-def there(contenders):
-    """Those whose environment is there."""
-    return [one for one in contenders if one.package == "sgworld" or interpreter(one.package).exists()]
-
-
-def ask(contender, measure, **options):
-    """What the contender's worker answers; None where it failed, after its last word is printed."""
-    command = [str(interpreter(contender.package)), str(WORKERS / f"with_{contender.package}.py"), measure]
-    command += ["--method", contender.method]
-    for name, value in options.items():
-        command += [f"--{name.replace('_', '-')}", str(value)]
-    if shutil.which("taskset"):
-        command = ["taskset", "-c", str(max(os.sched_getaffinity(0))), *command]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore"}
-    )
-    if done.returncode:
-        print(f"  {contender.name} failed: {done.stderr.strip().splitlines()[-1]}", flush=True)
-        return None
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def save_workload(name, directory):
@@ -286,9 +190,8 @@ def documented(packages, directory):
     print(f"\nMean of a Gaussian, N = {rows:,}, d = {dim}, B = {batch_size:,}, at documented settings")
     print(f"{'':28}{'mean sd, %':>12}{'rms error of sds, %':>21}{'of means, sds':>15}{'effective':>11}{'CPU s':>8}")
     numbers = {}
-    for contender, options in DOCUMENTED:
-        if contender.package not in packages:
-            continue
+    for contender in there(DOCUMENTED, packages):
+        options = DOCUMENTED[contender]
         answer = ask(contender, "error", workload="W1", data=path, batch_size=batch_size, **options)
         if not answer:
             continue
@@ -327,8 +230,7 @@ def main(argv=None):
     if not arguments.quick:
         build(arguments.packages)
     wanted = {"sgworld", *arguments.packages}
-    speeds = [one for one in there(SPEED) if one.package in wanted]
-    errors = [one for one in there(ERROR) if one.package in wanted]
+    speeds, errors = there(SPEED, wanted), there(ERROR, wanted)
     machine = f"{platform.processor() or platform.machine()}, one of {os.cpu_count()} cores, {platform.platform()}"
     numbers = {"machine": machine, "load": os.getloadavg(), "versions": {}, "lines": {}}
     print(machine, f"load {os.getloadavg()[0]:.1f}")
@@ -349,8 +251,9 @@ def main(argv=None):
             for rows in map(int, arguments.rows or (10**4, 10**5)):
                 numbers[f"error, {rows}"] = time_to_error(rows, errors, Path(scratch))
         if "documented" in parts:
-            there_too = {one for one in wanted if one == "sgworld" or interpreter(one).exists()}
-            numbers["documented"] = documented(there_too, Path(scratch))
+            numbers["documented"] = documented(wanted, Path(scratch))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    draw(arguments.out / "peers.png", numbers)
     return write(numbers, arguments, "peers")
 
 
