@@ -13,7 +13,7 @@ WORKERS = Path(__file__).parent
 ENVIRONMENTS = ROOT / ".venv-peers"
 REQUIREMENTS = {
     "blackjax": ("blackjax==1.7.1", "jax==0.10.2"),
-    # the newest jax whose wheels are there and in which it runs, and the NumPy of that time
+    # a jax of its time; newer ones were not tried
     "sgmcmcjax": ("sgmcmcjax==0.2.13", "jax==0.4.13", "jaxlib==0.4.13", "numpy<2", "scipy<1.13"),
     "posteriors": ("posteriors==0.1.3", "torch==2.13.0"),
     "jax_sgmc": ("jax-sgmc==0.1.5", "jax==0.4.30", "jaxlib==0.4.30", "numpy<2"),
