@@ -2,7 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 # Okabe and Ito's colours, which the colour-blind tell apart, and a marker each besides
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"))
@@ -15,11 +15,12 @@ def _panel(axes, series, label, number):
         for contender, (value, computed) in values.items():
             height = contenders.index(contender) + shift
             fill = "white" if computed else colour
-            axes.plot(value, height, marker, color=colour, markerfacecolor=fill, label=name if height else None)
+            axes.plot(value, height, marker, color=colour, markerfacecolor=fill)
             axes.annotate(number(value), (value, height), (6, 0), textcoords="offset points", va="center", fontsize=7)
     axes.set(xscale="log", yticks=range(len(contenders)), yticklabels=contenders, xlabel=label)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.margins(x=0.15)
+    axes.xaxis.set_major_locator(LogLocator(numticks=6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.margins(x=0.3)  # room for the last number
     axes.grid(axis="y", alpha=0.3)
     handles = [
         plt.Line2D([], [], color=colour, marker=marker, linestyle="", label=name)
@@ -40,7 +41,9 @@ def draw(path, numbers):
             if numbers.get(f"{workload}, {chains}")
         }
         if series:
-            panels.append((series, "CPU µs a gradient", lambda value: f"{value:.3g}"))
+            panels.append(
+                (series, "CPU µs a gradient", lambda value: f"{value:,.0f}" if value > 100 else f"{value:.2g}")
+            )
     series = {
         f"N = {int(name.split()[1]):,}": {who: (one["seconds"], not one["complete"]) for who, one in found.items()}
         for name, found in numbers.items()
