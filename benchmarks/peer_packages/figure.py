@@ -11,7 +11,7 @@ STYLES = (("#0072B2", "o"), ("#D55E00", "s"))
 def _panel(axes, series, label, number):
     """Dots on a logarithmic axis, a line for each contender; ``series`` is name -> contender -> (value, computed)."""
     contenders = list(dict.fromkeys(name for values in series.values() for name in values))[::-1]
-    for shift, (name, values), (colour, marker) in zip((0.13, -0.13), series.items(), STYLES, strict=False):
+    for shift, values, (colour, marker) in zip((0.13, -0.13), series.values(), STYLES, strict=False):
         for contender, (value, computed) in values.items():
             height = contenders.index(contender) + shift
             fill = "white" if computed else colour
