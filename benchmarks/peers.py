@@ -237,9 +237,10 @@ def main(argv=None):
     for contender in {*speeds, *errors}:
         answer = ask(contender, "lines")
         if answer:
-            numbers["versions"] |= answer["versions"]
+            numbers["versions"][contender.package] = answer["versions"]
             numbers["lines"][contender.name] = answer["lines"]
-    print(", ".join(f"{name} {version}" for name, version in sorted(numbers["versions"].items())))
+    for package, found in sorted(numbers["versions"].items()):
+        print(f"{package}: " + ", ".join(f"{name} {version}" for name, version in found.items()))
     print("lines of user code:", ", ".join(f"{name} {count}" for name, count in sorted(numbers["lines"].items())))
     sizes, rounds = (QUICK_SIZES, 1) if arguments.quick else (SIZES, arguments.rounds)
     parts = arguments.only or (tuple(WORKLOADS) if arguments.quick else PARTS)

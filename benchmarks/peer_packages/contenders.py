@@ -17,7 +17,6 @@ REQUIREMENTS = {
     "sgmcmcjax": ("sgmcmcjax==0.2.13", "jax==0.4.13", "jaxlib==0.4.13", "numpy<2", "scipy<1.13"),
     "posteriors": ("posteriors==0.1.3", "torch==2.13.0"),
     "jax_sgmc": ("jax-sgmc==0.1.5", "jax==0.4.30", "jaxlib==0.4.30", "numpy<2"),
-    "tfp": ("tensorflow-probability==0.25.0", "tensorflow-cpu==2.18.*", "tf-keras==2.18.*"),
 }
 
 
@@ -45,7 +44,6 @@ SPEED = (
     Contender("SGMCMCJax SGHMC", "sgmcmcjax", "SGHMC"),
     Contender("posteriors SGLD", "posteriors", "SGLD", share=0.02, most_chains=1),
     Contender("jax-sgmc SGLD", "jax_sgmc", "SGLD", share=0.1, most_chains=1),
-    Contender("TFP SGLD", "tfp", "SGLD", share=0.1, most_chains=1),
 )
 TUNED = "SGWORLD(model)"
 ERROR = (
