@@ -72,7 +72,7 @@ accuracy: $(STAMP) ## measure accuracy per gradient
 clean: ## remove the virtual environments, caches and build output; runs/ stays
 	@if [ -d "$(VENV)" ] && [ ! -e "$(VENV)/pyvenv.cfg" ]; then \
 		echo "error: $(VENV) is no virtual environment; it is left alone" >&2; exit 1; fi
-	rm -rf "$(VENV)" .venv-py* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf "$(VENV)" .venv-py* .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 # The default PYTHON matters only while there is no environment; a named one is always checked.

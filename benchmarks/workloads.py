@@ -28,20 +28,19 @@ class Workload(NamedTuple):
     passes_per_sample: int
 
 
-def gaussian_mean(rows=1_000) -> Workload:
+def gaussian_mean(rows=1_000, dim=2, batch_size=10) -> Workload:
     """W1: the mean of a Gaussian, N = 1 000, d = 2, B = 10."""
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(rows, 2)), jnp.float32)
-    batch_size = 10
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(rows, dim)), jnp.float32)
 
     def model(x):
-        mean = numpyro.sample("mean", dist.Normal(0, 10).expand([2]).to_event(1))
+        mean = numpyro.sample("mean", dist.Normal(0, 10).expand([x.shape[1]]).to_event(1))
         with numpyro.plate("rows", x.shape[0], subsample_size=batch_size):
             numpyro.sample("obs", dist.Normal(mean, 1).to_event(1), obs=numpyro.subsample(x, event_dim=1))
 
     def potential(mean, batch, scale):
         return 0.005 * jnp.sum(mean**2) + 0.5 * scale * jnp.sum((batch[0] - mean) ** 2)
 
-    return Workload("W1 Gaussian mean", model, (x,), potential, 2, batch_size, 1e-5, 20)
+    return Workload("W1 Gaussian mean", model, (x,), potential, dim, batch_size, 1e-5, 20)
 
 
 def logistic_regression(rows=100_000, dim=54, batch_size=100) -> Workload:
