@@ -50,7 +50,7 @@ def draw(path, numbers):
         if name.startswith("error")
     }
     if series:
-        panels.append((series, "CPU s until sds are known to 1 %; open: computed", lambda value: f"{value:,.0f}"))
+        panels.append((series, "CPU s to sds known to 1 %; open: computed", lambda value: f"{value:,.0f}"))
     if not panels:
         return
     rows = int(np.ceil(len(panels) / 2))
