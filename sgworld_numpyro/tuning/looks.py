@@ -123,13 +123,6 @@ class Looks:
         heights = np.concatenate(found)
         return np.where(np.isnan(heights), np.inf, heights)
 
-    def heights_of_ends(self, ends: np.ndarray) -> np.ndarray:
-        """Energies at ends of descents, less that at the first; if that has none, 0 at those that have one."""
-        heights = self.heights(np.concatenate([ends[:1], ends]))[1:]
-        if not np.isfinite(heights).any():
-            heights = np.array([self.heights(np.stack([end, end]))[1] for end in ends])
-        return heights
-
     def gradient(self, position: np.ndarray) -> np.ndarray:
         """The gradient of all the data."""
         self.passes += 1

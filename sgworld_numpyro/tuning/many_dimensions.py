@@ -17,9 +17,10 @@ from jaxtyping import Float
 from numpyro.diagnostics import split_gelman_rubin
 
 from sgworld_numpyro.preconditioners import Diagonal
-from sgworld_numpyro.tuning import warm_start, windows
+from sgworld_numpyro.tuning import windows
 from sgworld_numpyro.tuning.choice import Choice
 from sgworld_numpyro.tuning.curvature import bounded
+from sgworld_numpyro.tuning.descents import descend_all
 from sgworld_numpyro.tuning.diagonal_looks import DiagonalLooks, Slopes
 from sgworld_numpyro.tuning.flat import FALLS, RISE, Rise
 from sgworld_numpyro.tuning.looks import CHAINS, POOL
@@ -94,12 +95,10 @@ def explore(
     """
     rng = np.random.default_rng(0)
     say("descending")
-    path = _descend(looks, starts)
+    descents = descend_all(looks, starts, LOOKS)
+    path, lowest = descents.path, descents.lowest
+    path[:, descents.stray] = path[:, lowest, None]
     ends = path[-1]
-    heights = looks.heights_of_ends(ends)
-    lowest = int(np.argmin(heights))
-    stray = ~(heights - heights[lowest] <= 2 * looks.dim + 20)
-    path[:, stray] = path[:, lowest, None]
     say("looking for the bulk")
     place, metrics, slopes = _best_place(looks, path[:, lowest], discretisation.temperature, rng)
     gradient, metric = slopes.gradients[-1].astype(float), metrics[-1]
@@ -109,11 +108,11 @@ def explore(
         at=ends,
         slopes=slopes,
         metric=metric,
-        finite=bool(np.isfinite(heights).any() and np.isfinite(gradient).all()),
+        finite=bool(np.isfinite(descents.heights).any() and np.isfinite(gradient).all()),
         rise=looks.rise(ends[lowest], gradient, metric),
         distance=float(np.mean(metric.diagonal * gradient**2)),
-        stray=int(stray.sum()),
-        descent_passes=CHAINS * warm_start.adam_steps(looks.plate) * looks.plate.batch_size / looks.plate.size,
+        stray=int(descents.stray.sum()),
+        descent_passes=descents.passes,
     )
     if not found.finite or -FALLS <= found.rise.nats < RISE:  # there is no posterior
         return found
@@ -139,19 +138,6 @@ def choose(plan: Plan, looks: DiagonalLooks, bulk: Bulk) -> Choice:
     friction = friction if plan.kinetic else np.nan
     steps = plan.steps or plan.default_steps
     return Choice(preconditioner, estimator, step_size, friction, steps, bias, shift, np.nan, {}, rates)
-
-
-def _descend(looks, starts):
-    """Where descents were at each of ``LOOKS``, shape (looks, chains, dim)."""
-    steps = warm_start.adam_steps(looks.plate)
-    nothing = np.zeros_like(starts)
-    descents, path, first = warm_start.Descent(starts, starts, nothing, nothing), [], 0
-    for part in LOOKS:
-        last = max(first + 1, round(part * steps))
-        descents = looks.descend(descents, first, last)
-        path.append(np.asarray(descents.sound))
-        first = last
-    return np.stack(path)
 
 
 def _best_place(looks, path, temperature, rng):

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from sgworld_numpyro.tuning import flat, warm_start, windows
 from sgworld_numpyro.tuning.dense_looks import DRAWS, DenseLooks
+from sgworld_numpyro.tuning.descents import descend_all
 from sgworld_numpyro.tuning.flat import Rise
 from sgworld_numpyro.tuning.gaussian import FLOOR, Gaussian, least_rise, root_of_inverse
 from sgworld_numpyro.tuning.looks import CHAINS, POOL
@@ -91,20 +92,15 @@ def explore(
     """
     rng = np.random.default_rng(0)
     say("descending")
-    path = _descend(looks, starts)
-    ends = path[-1]
-    dim, temperature = ends.shape[1], discretisation.temperature
-    heights = looks.heights_of_ends(ends)
-    finite = bool(np.isfinite(heights).any())
-    lowest = int(np.argmin(heights))
-    stray = ~(heights - heights[lowest] <= 2 * dim + 20)
+    descents = descend_all(looks, starts, LOOKS)
+    path = descents.path.astype(float)
+    ends, temperature = path[-1], discretisation.temperature
+    finite = bool(np.isfinite(descents.heights).any())
     say("looking for the mode")
-    mode, distance, gradient, hessians = _approach(looks, ends[lowest])
+    mode, distance, gradient, hessians = _approach(looks, ends[descents.lowest])
     rise = least_rise(looks, mode, gradient)
     mode = _at_its_mode(mode, distance, gradient)
-    plate = looks.plate
-    passes = CHAINS * warm_start.adam_steps(plate) * plate.batch_size / plate.size
-    modes = _other_modes(looks, mode, ends[~stray])
+    modes = _other_modes(looks, mode, ends[~descents.stray])
     found = Pilot(
         draws=_tempered(mode, temperature).draws(rng, POOL),
         mean=mode.mean,
@@ -115,9 +111,9 @@ def explore(
         distance=distance,
         finite=finite,
         rise=rise,
-        stray=int(stray.sum()),
+        stray=int(descents.stray.sum()),
         modes=modes,
-        descent_passes=passes,
+        descent_passes=descents.passes,
     )
     near = distance <= warm_start.FAR
     if not finite or (near and -flat.FALLS <= rise.nats < flat.RISE):  # there is no posterior
@@ -125,25 +121,12 @@ def explore(
     if distance <= 1 and modes == 0 and _is_gaussian(looks, mode, temperature, rng):
         return found
     say("looking for the bulk")
-    start, starts = _best_on_path(looks, path[:, np.argsort(heights)[:2]], mode, rng)
+    start, starts = _best_on_path(looks, path[:, np.argsort(descents.heights)[:2]], mode, rng)
     return windows.move(looks, found, start, starts, discretisation, max(BUDGET, warmup), say)
 
 
 def _tempered(gaussian, temperature):
     return gaussian._replace(root=gaussian.root * np.sqrt(temperature))
-
-
-def _descend(looks, starts):
-    """Where descents were at each of ``LOOKS``, shape (looks, chains, dim)."""
-    steps = warm_start.adam_steps(looks.plate)
-    nothing = np.zeros_like(starts)
-    descents, path, first = warm_start.Descent(starts, starts, nothing, nothing), [], 0
-    for part in LOOKS:
-        last = max(first + 1, round(part * steps))
-        descents = looks.descend(descents, first, last)
-        path.append(np.asarray(descents.sound, float))
-        first = last
-    return np.stack(path)
 
 
 def _approach(looks, position):
