@@ -8,9 +8,12 @@ import pytest
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC
 
-from sgworld_numpyro import SGWORLD, tuning_report
+from sgworld_numpyro import BAOAB, SGWORLD, RandomReshuffle, tuning_report
 from sgworld_numpyro.preconditioners import Dense, Diagonal
+from sgworld_numpyro.tuning.curvature import Rates
 from sgworld_numpyro.tuning.diagonal_looks import ACCURACY, SOME_GROUPS, DiagonalLooks
+from sgworld_numpyro.tuning.many_dimensions import _step_size
+from sgworld_numpyro.tuning.step_size import SHIFT, Discretisation
 
 GROUPS, EACH, SCALE = 1000, 8, 1.0
 
@@ -70,6 +73,27 @@ def test_the_bulk_of_a_hierarchy_is_not_at_its_mode(hierarchy):
         assert effective > 50
         assert abs(found.mean() - mean) / sd < 3.5 / np.sqrt(effective) + report.predicted_shift
         assert abs(found.std() / sd - 1) < 3.5 / np.sqrt(2 * effective) + report.predicted_bias
+
+
+def test_biases_of_all_coordinates_add_up():
+    """Each within the tolerance, they would move what sees them all, here their sum of squares, by more of its sds."""
+    law = Discretisation(
+        scheme=RandomReshuffle(),
+        integrator=BAOAB(),
+        num_rows=4000,
+        batch_size=100,
+        at_ends=True,
+        temperature=1.0,
+        minibatch_noise=True,
+        tolerance=0.02,
+    )
+    rates, dim = Rates(2.2, 1.0, 0.4, 0.0, 0.0, 0.0), 2000
+    longest, step_size = float(law.choose(1.0, rates)), _step_size(law, 1.0, rates, dim)
+    assert longest / 2 < step_size < longest
+    excess, *_ = law.parts(step_size, 1.0, rates._replace(fastest=rates.mean))
+    moved = dim * float(excess) / np.sqrt(2 * dim)  # the sum has mean d and variance 2 d
+    assert 0.8 * SHIFT * law.tolerance < moved <= SHIFT * law.tolerance
+    assert _step_size(law, 1.0, rates, 10) == longest
 
 
 def test_a_dense_metric_is_not_learnt(hierarchy):
