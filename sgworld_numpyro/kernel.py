@@ -487,7 +487,7 @@ class StochasticGradientKernel(MCMCKernel):
     def _engine(self, arguments: Arguments) -> Engine:
         target = self._inspect(arguments)
         options.check_rows_of(self._subsampling, target.plates)
-        options.check_learnable(self._preconditioner, target.dim)
+        options.check_dimensions(self._preconditioner, target.dim)
         check_precision(arguments, arguments.names(self._model))
         return Engine(
             target=target,

@@ -13,7 +13,7 @@ from sgworld_numpyro.chain.engine import LAST_STEP
 from sgworld_numpyro.integrators import INTEGRATORS
 from sgworld_numpyro.linear_gaussian import knows_integrator
 from sgworld_numpyro.model.arrays import is_traced
-from sgworld_numpyro.preconditioners import Dense
+from sgworld_numpyro.preconditioners import Dense, Diagonal
 from sgworld_numpyro.subsampling import Plate, SubsamplingScheme
 from sgworld_numpyro.tuning.curvature import MAX_DENSE
 
@@ -186,13 +186,20 @@ def checked_steps(steps: int | None) -> int | None:
     return int(steps)
 
 
-def check_learnable(preconditioner: Any, dim: int) -> None:
-    """Raise ``ValueError`` if a dense preconditioner is to be learnt in too many dimensions."""
+def check_dimensions(preconditioner: Any, dim: int) -> None:
+    """Raise ``ValueError`` if a preconditioner is of another number of dimensions, or too many to learn it in."""
     if isinstance(preconditioner, Dense) and preconditioner.to_be_learnt and dim > MAX_DENSE:
         raise ValueError(
             f"Dense() is learnt in up to {MAX_DENSE} dimensions, and the model has {dim}. Leave preconditioner out, "
             "which learns Diagonal(), or give the matrix, Dense(matrix)."
         )
+    if isinstance(preconditioner, Dense | Diagonal) and not preconditioner.to_be_learnt:
+        given = preconditioner.matrix if isinstance(preconditioner, Dense) else preconditioner.diagonal
+        if len(given) != dim:
+            raise ValueError(
+                f"{preconditioner!r} does not fit a model of {dim} unconstrained coordinates, the elements of its "
+                "latent sites in alphabetical order."
+            )
 
 
 def check_rows_of(scheme: SubsamplingScheme, plates: Sequence[Plate]) -> None:

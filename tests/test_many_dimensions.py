@@ -15,7 +15,7 @@ from sgworld_numpyro.tuning.diagonal_looks import ACCURACY, SOME_GROUPS, Diagona
 from sgworld_numpyro.tuning.many_dimensions import _step_size
 from sgworld_numpyro.tuning.step_size import SHIFT, Discretisation
 
-GROUPS, EACH, SCALE = 1000, 8, 1.0
+GROUPS, EACH, SCALE = 1000, 8, 0.6
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def hierarchy():
 def exact_moments(group, y):
     """Means and sds of mu and tau, on a grid, the groups' own effects integrated out."""
     means = np.bincount(group, y) / EACH
-    mu, tau = np.linspace(0.4, 1.0, 301)[:, None], np.linspace(0.8, 1.2, 401)
+    mu, tau = np.linspace(0.4, 1.0, 301)[:, None], np.linspace(0.45, 0.75, 401)
     variance = tau**2 + 1 / EACH
     squares = np.sum(means**2) - 2 * mu * means.sum() + GROUPS * mu**2
     log_density = -0.5 * GROUPS * np.log(variance) - 0.5 * squares / variance - mu**2 / 50 - tau**2 / 2
@@ -100,6 +100,25 @@ def test_a_dense_metric_is_not_learnt(hierarchy):
     model, data = hierarchy
     with pytest.raises(ValueError, match=rf"up to 1000 dimensions, and the model has {GROUPS + 2}"):
         SGWORLD(model, preconditioner=Dense()).init(jax.random.key(0), 1, None, data, {})
+
+
+@pytest.mark.parametrize("preconditioner", [Diagonal(np.ones(3)), Dense(np.eye(3))])
+def test_a_preconditioner_of_other_dimensions(hierarchy, preconditioner):
+    model, data = hierarchy
+    with pytest.raises(ValueError, match=rf"shape \(3.*does not fit a model of {GROUPS + 2} unconstrained coordinates"):
+        SGWORLD(model, 1e-4, preconditioner=preconditioner).init(jax.random.key(0), 1, None, data, {})
+
+
+def test_no_group_is_left_without_the_curvature_of_its_prior(hierarchy):
+    """Few random signs leave one of a thousand without any, by what its effect has to do with mean and scale."""
+    model, data = hierarchy
+    kernel = SGWORLD(model, step_size=1e-4)
+    kernel.init(jax.random.key(0), 1, None, data, {})
+    log_scale = -2.0
+    effects = 0.7 + np.exp(log_scale) * np.random.default_rng(2).normal(size=GROUPS)
+    positions = np.tile(np.r_[0.7, log_scale, effects], (4, 1))  # mu, tau, theta
+    curvatures = DiagonalLooks(kernel._bindings.current, seed=0).slopes(positions).curvatures
+    assert curvatures[:, 2:].mean(0).min() > 0.5 * np.exp(-2 * log_scale)
 
 
 def test_rates_are_those_of_the_hessian_of_all_rows():
